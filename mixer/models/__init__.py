@@ -1,0 +1,42 @@
+"""The models that a config can name."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+
+from mixer.models import mixer
+from mixer.suggestion import unknown_name
+
+# name -> (module, sizes)
+MODELS: dict[str, tuple[type[nn.Module], dict[str, dict[str, int]]]] = {
+    "mixer": (mixer.MlpMixer, mixer.VARIANTS),
+}
+
+
+def build_model(name: str, variant: str | None = None, **fields: Any) -> nn.Module:
+    """Returns the model `name`: the fields of a size of Table 1, then `fields` over them.
+
+    Example: `build_model("mixer", "B/16", num_classes=1000, dtype="bfloat16")`.
+
+    Raises:
+      ValueError: unknown name, variant or field, or a required field is missing.
+    """
+    if name not in MODELS:
+        raise unknown_name("model", name, MODELS)
+    module, variants = MODELS[name]
+    if variant is not None and variant not in variants:
+        raise unknown_name(f"variant of {name}", variant, variants)
+    fields = {**(variants[variant] if variant is not None else {}), **fields}
+
+    known = {f.name: f for f in dataclasses.fields(module) if f.name not in ("parent", "name")}
+    for field in fields:
+        if field not in known:
+            raise unknown_name(f"field of the model {name}", field, known)
+    missing = [f for f in known if known[f].default is dataclasses.MISSING and f not in fields]
+    if missing:
+        raise ValueError(
+            f"The model {name} needs {', '.join(missing)}. Give them, or a variant that sets "
+            f"them: {', '.join(variants)}."
+        )
+    return module(**fields)

@@ -1,0 +1,181 @@
+"""MLP-Mixer after Appendix E of Tolstikhin et al., 2021 (arXiv:2105.01601).
+
+Dimensions: B batch, H x W image, S tokens (one per patch, row-major), C channels (`hidden_dim`).
+
+The names in the parameter tree (`stem`, `MixerBlock_0/token_mixing/Dense_0/kernel`, ...,
+`pre_head_layer_norm`, `head`) are those of the released checkpoints: do not rename a module.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from mixer.models.stochastic_depth import StochasticDepth, linear_rate
+
+
+def _size(
+    num_blocks: int, patch_size: int, hidden_dim: int, tokens_mlp_dim: int, channels_mlp_dim: int
+) -> dict[str, int]:
+    return dict(
+        num_blocks=num_blocks,
+        patch_size=patch_size,
+        hidden_dim=hidden_dim,
+        tokens_mlp_dim=tokens_mlp_dim,
+        channels_mlp_dim=channels_mlp_dim,
+    )
+
+
+# Table 1 of the paper. Columns: blocks, patch size, hidden C, tokens MLP D_S, channels MLP D_C.
+VARIANTS: dict[str, dict[str, int]] = {
+    "S/32": _size(8, 32, 512, 256, 2048),
+    "S/16": _size(8, 16, 512, 256, 2048),
+    "B/32": _size(12, 32, 768, 384, 3072),
+    "B/16": _size(12, 16, 768, 384, 3072),
+    "L/32": _size(24, 32, 1024, 512, 4096),
+    "L/16": _size(24, 16, 1024, 512, 4096),
+    "H/14": _size(32, 14, 1280, 640, 5120),
+}
+
+
+class MlpBlock(nn.Module):
+    """Two dense layers with a GELU between them, over the last dimension."""
+
+    mlp_dim: int
+    gelu_approximate: bool = True
+    dropout_rate: float = 0.0
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        y = nn.Dense(self.mlp_dim, dtype=self.dtype)(x)
+        y = nn.gelu(y, approximate=self.gelu_approximate)
+        y = nn.Dropout(self.dropout_rate)(y, deterministic=not train)
+        y = nn.Dense(x.shape[-1], dtype=self.dtype)(y)
+        return nn.Dropout(self.dropout_rate)(y, deterministic=not train)
+
+
+class MixerBlock(nn.Module):
+    """Token mixing, then channel mixing, each normalised before and added to the trunk."""
+
+    tokens_mlp_dim: int
+    channels_mlp_dim: int
+    gelu_approximate: bool = True
+    dropout_rate: float = 0.0
+    stochastic_depth_rate: float = 0.0
+    stochastic_depth_rescale: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        mlp = functools.partial(
+            MlpBlock,
+            gelu_approximate=self.gelu_approximate,
+            dropout_rate=self.dropout_rate,
+            dtype=self.dtype,
+        )
+        # A module for each branch, so that the two draw independent masks.
+        drop = functools.partial(
+            StochasticDepth, self.stochastic_depth_rate, self.stochastic_depth_rescale
+        )
+        y = nn.LayerNorm(dtype=self.dtype)(x)
+        y = jnp.swapaxes(y, 1, 2)  # [B, C, S]
+        y = mlp(self.tokens_mlp_dim, name="token_mixing")(y, train=train)
+        y = jnp.swapaxes(y, 1, 2)  # [B, S, C]
+        x = x + drop()(y, train=train)
+        y = nn.LayerNorm(dtype=self.dtype)(x)
+        y = mlp(self.channels_mlp_dim, name="channel_mixing")(y, train=train)
+        return x + drop()(y, train=train)
+
+
+class MlpMixer(nn.Module):
+    """MLP-Mixer: images `[B, H, W, 3]` to logits `[B, num_classes]` in float32.
+
+    With `num_classes=0` there is no head and the pre-logits `[B, hidden_dim]` come back, as a
+    linear probe needs them: `model.clone(num_classes=0).apply({"params": params}, images)` works
+    with the parameters of the model that has a head.
+
+    The first six fields are the paper's. The others default to what changes nothing:
+      gelu_approximate: tanh GELU, with which the released weights were trained; else exact.
+      dropout_rate: after the GELU and after the second dense layer of every MLP.
+      stochastic_depth_rate: the last block's; the rate grows linearly from 0 at the first block.
+      stochastic_depth_rescale: divide the kept branches by the keep probability.
+      head_bias_init: constant that the head's bias starts from.
+      dtype: of the computation; parameters, normalisation statistics and logits are float32.
+
+    Randomness comes from the stream "dropout", needed only with `train=True` and a rate above 0.
+
+    Source: Figure 1 and Appendix E. Deviation: the paper has no code for stochastic depth; rates,
+    masks and the absence of rescaling follow the public training code of its authors.
+    """
+
+    num_classes: int
+    num_blocks: int
+    patch_size: int
+    hidden_dim: int
+    tokens_mlp_dim: int
+    channels_mlp_dim: int
+    gelu_approximate: bool = True
+    dropout_rate: float = 0.0
+    stochastic_depth_rate: float = 0.0
+    stochastic_depth_rescale: bool = False
+    head_bias_init: float = 0.0
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Returns the logits; raises ValueError if the images do not split into patches."""
+        check_images_shape(images.shape, self.patch_size)
+        patch = (self.patch_size, self.patch_size)
+        x = nn.Conv(self.hidden_dim, patch, strides=patch, dtype=self.dtype, name="stem")(images)
+        x = x.reshape(x.shape[0], -1, self.hidden_dim)  # [B, S, C]
+        for block in range(self.num_blocks):
+            x = MixerBlock(
+                self.tokens_mlp_dim,
+                self.channels_mlp_dim,
+                gelu_approximate=self.gelu_approximate,
+                dropout_rate=self.dropout_rate,
+                stochastic_depth_rate=linear_rate(
+                    self.stochastic_depth_rate, block, self.num_blocks
+                ),
+                stochastic_depth_rescale=self.stochastic_depth_rescale,
+                dtype=self.dtype,
+                name=f"MixerBlock_{block}",
+            )(x, train=train)
+        x = nn.LayerNorm(dtype=self.dtype, name="pre_head_layer_norm")(x)
+        x = jnp.mean(x, axis=1, dtype=jnp.float32)  # [B, C], the pre-logits
+        if self.num_classes == 0:
+            return x
+        return nn.Dense(
+            self.num_classes,
+            kernel_init=nn.initializers.zeros,
+            bias_init=nn.initializers.constant(self.head_bias_init),
+            name="head",
+        )(x)
+
+
+def check_images_shape(shape: tuple[int, ...], patch_size: int) -> None:
+    """Raises ValueError unless the images `[B, H, W, channels]` split into whole patches.
+
+    A convolution would silently pad or cut such an image, each framework in its own way.
+    """
+    if len(shape) != 4:
+        raise ValueError(
+            f"Expected images of rank 4, [batch, height, width, channels]; got shape {shape}. "
+            "Add a batch dimension to a single image: images[None]."
+        )
+    height, width = shape[1:3]
+    if height % patch_size or width % patch_size or 0 in (height, width):
+        raise ValueError(
+            f"Expected height and width to be multiples of patch_size={patch_size}; got "
+            f"{height} x {width}. Nearest that fit: height {_nearest_multiples(height, patch_size)}"
+            f", width {_nearest_multiples(width, patch_size)}."
+        )
+
+
+def _nearest_multiples(size: int, patch_size: int) -> str:
+    below = size // patch_size * patch_size
+    multiples = [below] if below == size else [below, below + patch_size]
+    return " or ".join(str(multiple) for multiple in multiples if multiple)

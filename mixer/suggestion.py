@@ -1,0 +1,19 @@
+"""Errors for unknown names: what came, what is known, which known name is nearest."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name most like `name`, or None if there is no known name."""
+    matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
+    return matches[0] if matches else None
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
+    """Returns the error to raise for a name that is not among the known ones."""
+    known = sorted(known)
+    return ValueError(
+        f"Unknown {kind} {name!r}. Expected one of: {', '.join(known)}. "
+        f"Did you mean {nearest(str(name), known)!r}?"
+    )
