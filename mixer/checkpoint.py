@@ -1,0 +1,92 @@
+"""Checkpoints in `WORKDIR/checkpoints/STEP`: what a run needs to go on, bit for bit.
+
+Each holds the train state and a JSON item, `meta`: the config, the fingerprint of the data and
+the versions of the libraries. There is nothing else to hold: batches and random numbers are
+functions of (seed, step).
+"""
+
+import importlib.metadata
+import pathlib
+from typing import Any
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint import options as ocp_options
+
+from mixer.train_state import TrainState
+
+_VERSIONS_OF = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "tensorflow-datasets",
+)
+
+
+class Checkpoints:
+    """The checkpoints of one run; a context manager that waits for the last save.
+
+    Saves are asynchronous: the state is copied, and the loop goes on while the copy is written. A
+    step becomes visible only when it is complete. An error of a save in the background is raised
+    by the next call of `raise_failed_save` or `save`, or on leaving the context.
+    """
+
+    def __init__(self, directory: pathlib.Path, *, keep: int):
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                enable_async_checkpointing=True,
+                cleanup_tmp_directories=True,
+                atomicity_options=ocp_options.AtomicityOptions(
+                    mode=ocp_options.AtomicityMode.COMMIT_FILE
+                ),
+            ),
+        )
+        self._saving = False
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def latest_step(self) -> int | None:
+        """Returns the newest complete step, or None."""
+        return self._manager.latest_step()
+
+    def read_meta(self, step: int) -> dict[str, Any]:
+        """Returns the `meta` that step was saved with."""
+        restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
+        return restored["meta"]
+
+    def restore(self, step: int, abstract_state: TrainState) -> TrainState:
+        """Returns the state of that step, with the shapes and shardings of `abstract_state`."""
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+        )
+        return restored["state"]
+
+    def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
+        """Starts to save; only a state whose metrics were found finite may come here."""
+        versions = {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                meta=ocp.args.JsonSave({**meta, "step": step, "versions": versions}),
+            ),
+        )
+        self._saving = True
+
+    def raise_failed_save(self) -> None:
+        """Raises what went wrong in a save that has ended; cheap, so call it every step.
+
+        Orbax keeps silent about a failed background save until somebody waits for it.
+        """
+        if self._saving and not self._manager.is_saving_in_progress():
+            self._manager.wait_until_finished()
+            self._saving = False

@@ -1,0 +1,102 @@
+"""Config discipline: every key is known and read, and a resumed run has the config it began with.
+
+Configs are locked `ml_collections.ConfigDict`s without defaults in the reader: a key that is read
+must be in the config, and a key that nothing reads is an error, because it would silently have no
+effect.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mixer.suggestion import nearest
+
+# What a resumed run may change freely: it alters what is written and when, but no update.
+_FREE_TO_CHANGE = frozenset(
+    {
+        "checkpoint_every",
+        "data_dir",
+        "eval_every",
+        "keep_checkpoints",
+        "log_every",
+        "prefetch",
+    }
+)
+
+
+class ConfigReader:
+    """A config whose reads are recorded; sections are readers too, and work with `**`."""
+
+    def __init__(self, config: ConfigDict, path: str = ""):
+        self._config = config
+        self._path = path
+        self._read: set[str] = set()
+        self._sections: dict[str, ConfigReader] = {}
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._config:
+            raise ValueError(
+                f"The config has no key {self._path + key!r}, which is needed. Nearest key it "
+                f"has: {nearest(key, self._config)!r}. Every key must be in the config file."
+            )
+        self._read.add(key)
+        value = self._config[key]
+        if not isinstance(value, ConfigDict):
+            return value
+        if key not in self._sections:
+            self._sections[key] = ConfigReader(value, f"{self._path}{key}.")
+        return self._sections[key]
+
+    def __getattr__(self, key: str) -> Any:
+        if key.startswith("__"):
+            raise AttributeError(key)
+        return self[key]
+
+    def keys(self) -> Iterator[str]:
+        return iter(self._config)
+
+    def _names(self, only_unread: bool) -> list[str]:
+        names = []
+        for key, value in self._config.items():
+            if isinstance(value, ConfigDict):
+                section = self._sections.get(key) or ConfigReader(value, f"{self._path}{key}.")
+                names += section._names(only_unread)
+            elif not (only_unread and key in self._read):
+                names.append(self._path + key)
+        return names
+
+    def check_all_read(self) -> None:
+        """Raises ValueError for keys that nothing has read, naming for each the nearest known."""
+        unread = self._names(only_unread=True)
+        known = set(self._names(only_unread=False)) - set(unread)
+        if unread:
+            keys = "; ".join(
+                f"{key!r} (nearest known key: {nearest(key, known)!r})" for key in unread
+            )
+            raise ValueError(f"Nothing reads these config keys: {keys}. Remove or rename them.")
+
+
+def to_plain(config: ConfigDict) -> dict[str, Any]:
+    """Returns the config as JSON holds it: nested dicts, lists for tuples."""
+    return json.loads(config.to_json())
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Returns a line for each key that differs in what matters to the updates of a run."""
+    old, new = dict(_flatten(old)), dict(_flatten(new))
+    absent = "not there"
+    return [
+        f"{key}: {old.get(key, absent)!r} before, {new.get(key, absent)!r} now"
+        for key in sorted(old.keys() | new.keys())
+        if key not in _FREE_TO_CHANGE and old.get(key, absent) != new.get(key, absent)
+    ]
+
+
+def _flatten(tree: dict[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{path}{key}.")
+        else:
+            yield path + key, value

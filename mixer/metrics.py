@@ -1,0 +1,66 @@
+"""Metrics on disk: `metrics.jsonl`, the record of a run, and TensorBoard events beside it.
+
+A line of `metrics.jsonl` is a JSON object with `step` and any of
+  loss, grad_norm          means over the steps since the last such line; the norm before clipping
+  learning_rate            of that step's update
+  images_per_second_per_core
+                           since the last such line, without evaluation and saves
+  train_seconds            in all, without compilation, evaluation and saves
+  test/top1, test/loss, test/count
+                           fraction in [0, 1], mean, number of examples; for each evaluation
+"""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+FILE_NAME = "metrics.jsonl"
+
+
+class MetricsWriter:
+    """Appends scalars to both records.
+
+    A run that resumes at `first_step` drops the lines after it: those steps come again.
+    Only one process of a run writes (`active`).
+    """
+
+    def __init__(self, workdir: pathlib.Path, *, first_step: int, active: bool):
+        self._active = active
+        if not active:
+            return
+        # Brings in TensorFlow, which no module outside mixer.data may do when it is imported.
+        from clu.metric_writers import SummaryWriter
+
+        path = workdir / FILE_NAME
+        kept = [line for line in read_metrics(workdir) if line["step"] <= first_step]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(temporary, path)
+        self._file = path.open("a")
+        self._events = SummaryWriter(str(workdir))
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        """Writes the scalars of a step, flushed: a killed run loses none."""
+        if self._active:
+            self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+            self._file.flush()
+            self._events.write_scalars(step, scalars)
+            self._events.flush()
+
+    def close(self) -> None:
+        if self._active:
+            self._file.close()
+            self._events.close()
+
+
+def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the lines of `metrics.jsonl`, none if there is no file.
+
+    A last line that a kill has cut short is left out.
+    """
+    path = workdir / FILE_NAME
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1]]

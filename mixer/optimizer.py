@@ -1,0 +1,58 @@
+"""The learning-rate schedule and the optimizer of the paper's pre-training (section 3, Table 4)."""
+
+from typing import Any
+
+import jax
+import optax
+
+
+def create_schedule(
+    *, learning_rate: float, warmup_steps: int, total_steps: int, end_learning_rate: float
+) -> optax.Schedule:
+    """Returns step -> learning rate: linear from 0 to the peak, then linear to the end.
+
+    Step 0 has learning rate 0, step `warmup_steps` the peak, step `total_steps` would have
+    `end_learning_rate`, an absolute value.
+
+    Raises:
+      ValueError: the warm-up is negative or as long as the run.
+
+    Source: section 3 ("linear learning rate warmup of 10k steps and linear decay").
+    """
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(
+            f"Expected 0 <= warmup_steps < total_steps; got warmup_steps={warmup_steps} and "
+            f"total_steps={total_steps}. Shorten the warm-up or train longer."
+        )
+    decay = optax.linear_schedule(learning_rate, end_learning_rate, total_steps - warmup_steps)
+    if warmup_steps == 0:
+        return decay
+    warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    return optax.join_schedules([warmup, decay], [warmup_steps])
+
+
+def kernels_only(params: Any) -> Any:
+    """Returns a tree of bools, True for the kernels: what weight decay applies to."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def create_adam(
+    schedule: optax.Schedule,
+    *,
+    beta1: float,
+    beta2: float,
+    weight_decay: float,
+    clip_global_norm: float,
+) -> optax.GradientTransformation:
+    """Returns Adam with clipping before it and decoupled weight decay after it.
+
+    The update of a kernel is `-lr * (adam(clip(gradient)) + weight_decay * kernel)`; biases and
+    layer-norm parameters are not decayed. Weight decay is in the convention of AdamW: the numbers
+    of Table 4 are multiplied by the learning rate.
+
+    Source: section 3 and Table 4.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(clip_global_norm),
+        optax.adamw(schedule, b1=beta1, b2=beta2, weight_decay=weight_decay, mask=kernels_only),
+    )

@@ -1,0 +1,43 @@
+"""Pictures of a run: its curves, and the images as the model sees them."""
+
+import pathlib
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mixer.metrics import read_metrics
+
+_PANELS = (  # title, key, scale
+    ("training loss", "loss", "log"),
+    ("test accuracy (top-1)", "test/top1", "linear"),
+    ("learning rate", "learning_rate", "linear"),
+    ("images/s/core", "images_per_second_per_core", "linear"),
+)
+
+
+def draw_curves(workdir: pathlib.Path) -> pathlib.Path:
+    """Draws `metrics.jsonl` into `curves.png` and returns the picture's path."""
+    lines = read_metrics(workdir)
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    for axes, (title, key, scale) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
+        points = [(line["step"], line[key]) for line in lines if key in line]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else None)
+            axes.set_yscale(scale)
+        axes.set_title(title)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+    path = workdir / "curves.png"
+    figure.savefig(path, dpi=100)
+    return path
+
+
+def draw_images(images: np.ndarray, labels: np.ndarray, path: pathlib.Path) -> None:
+    """Draws up to 32 images `uint8 [n, H, W, 3]` with their labels `[n, labels_per_image]`."""
+    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    for axes in figure.subplots(4, 8).flat:
+        axes.axis("off")
+    for axes, image, label in zip(figure.axes, images, labels, strict=False):
+        axes.imshow(image)
+        axes.set_title(", ".join(str(number) for number in label), fontsize=9)
+    figure.savefig(path, dpi=80)

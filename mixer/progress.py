@@ -1,0 +1,107 @@
+"""What a person sees of a run: a live line on a terminal, plain lines elsewhere."""
+
+import contextlib
+import datetime
+import time
+from collections.abc import Iterator
+
+import jax
+import rich.console
+import rich.progress
+
+
+class Progress:
+    """Measures the speed of a run and shows where it is.
+
+    The clock of training starts paused, with the seconds of the run before it resumed. Only one
+    process of a run shows anything (`active`); all of them measure.
+    """
+
+    def __init__(
+        self,
+        *,
+        first_step: int,
+        total_steps: int,
+        batch_size: int,
+        train_seconds: float,
+        active: bool,
+    ):
+        self._total_steps = total_steps
+        self._batch_size = batch_size
+        self._stopped_at = train_seconds
+        self._running_since: float | None = None
+        self._measured = (first_step, train_seconds)
+        self._eta_from = (first_step, 0.0)
+        self._console = rich.console.Console(highlight=False, soft_wrap=True, quiet=not active)
+        self._live = rich.progress.Progress(
+            rich.progress.TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
+            rich.progress.BarColumn(bar_width=20),
+            rich.progress.TextColumn("{task.fields[status]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._live.add_task("", total=total_steps, completed=first_step, status="")
+
+    def close(self) -> None:
+        """Ends the live line."""
+        self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Prints lines, above the live line if there is one."""
+        self._console.print(text, markup=False)
+
+    def start(self) -> None:
+        """Starts the clock and the live line: everything is compiled, the steps begin."""
+        self._running_since = time.monotonic()
+        self._eta_from = (self._measured[0], self._running_since)
+        self._live.start()
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Stops the clock for what is not training: evaluation, saving, pictures."""
+        self._stopped_at = self.train_seconds
+        self._running_since = None
+        yield
+        self._running_since = time.monotonic()
+
+    @property
+    def train_seconds(self) -> float:
+        """The seconds of training so far, those before a resume included."""
+        if self._running_since is None:
+            return self._stopped_at
+        return self._stopped_at + time.monotonic() - self._running_since
+
+    def measure(self, step: int) -> dict[str, float]:
+        """Returns the speed since the last call and the seconds of training so far."""
+        last_step, last_seconds = self._measured
+        self._measured = (step, self.train_seconds)
+        images = (step - last_step) * self._batch_size
+        images_per_second = images / (self._measured[1] - last_seconds)
+        return {
+            "images_per_second_per_core": images_per_second / jax.device_count(),
+            "train_seconds": self._measured[1],
+        }
+
+    def advance(self, step: int) -> None:
+        """Moves the live line."""
+        self._live.update(self._task, completed=step)
+
+    def show(self, step: int, scalars: dict[str, float]) -> None:
+        """Shows the metrics of a step: in the live line, or as a plain line."""
+        status = " | ".join(
+            (
+                f"loss {scalars['loss']:.4f}",
+                f"learning rate {scalars['learning_rate']:.2e}",
+                f"{scalars['images_per_second_per_core']:,.0f} images/s/core",
+                f"ETA {self._eta(step)}",
+            )
+        )
+        self._live.update(self._task, status=status)
+        if not self._console.is_terminal:
+            self.say(f"step {step:,}/{self._total_steps:,} | {status}")
+
+    def _eta(self, step: int) -> datetime.timedelta:
+        """Returns the time left at the mean pace of this process, pauses included."""
+        first_step, start = self._eta_from
+        pace = (time.monotonic() - start) / (step - first_step)
+        return datetime.timedelta(seconds=round(pace * (self._total_steps - step)))
