@@ -23,13 +23,13 @@ def get_config() -> ConfigDict:
     config.eval_split = "test"
     config.image_size = 16
     config.batch_size = 64
-    config.num_epochs = 40.0
+    config.num_epochs = 60.0
     config.num_stripes = 1
     config.prefetch = 2
 
-    config.crop_area = (0.6, 1.0)
+    config.crop_area = (0.8, 1.0)
     config.flip = False  # mirrored digits are not digits
-    config.mixup_alpha = 0.2
+    config.mixup_alpha = 0.5
     config.loss = "sigmoid"
 
     config.model = ConfigDict()

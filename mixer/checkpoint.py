@@ -30,7 +30,7 @@ class Checkpoints:
 
     Saves are asynchronous: the state is copied, and the loop goes on while the copy is written. A
     step becomes visible only when it is complete. An error of a save in the background is raised
-    by the next call of `raise_failed_save` or `save`, or on leaving the context.
+    by the next call of `raise_failed_save`, `wait` or `save`, or on leaving the context.
     """
 
     def __init__(self, directory: pathlib.Path, *, keep: int):
@@ -51,7 +51,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._manager.wait_until_finished()
+        self.wait()
         self._manager.close()
 
     def latest_step(self) -> int | None:
@@ -88,5 +88,9 @@ class Checkpoints:
         Orbax keeps silent about a failed background save until somebody waits for it.
         """
         if self._saving and not self._manager.is_saving_in_progress():
-            self._manager.wait_until_finished()
-            self._saving = False
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until the last save is complete; raises what went wrong in it."""
+        self._saving = False
+        self._manager.wait_until_finished()

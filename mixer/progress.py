@@ -33,9 +33,10 @@ class Progress:
         self._measured = (first_step, train_seconds)
         self._eta_from = (first_step, 0.0)
         self._console = rich.console.Console(highlight=False, soft_wrap=True, quiet=not active)
+        bar = [rich.progress.BarColumn(bar_width=20)] if self._console.width >= 110 else []
         self._live = rich.progress.Progress(
             rich.progress.TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
-            rich.progress.BarColumn(bar_width=20),
+            *bar,
             rich.progress.TextColumn("{task.fields[status]}"),
             console=self._console,
             disable=not self._console.is_terminal,
@@ -91,7 +92,7 @@ class Progress:
         status = " | ".join(
             (
                 f"loss {scalars['loss']:.4f}",
-                f"learning rate {scalars['learning_rate']:.2e}",
+                f"lr {scalars['learning_rate']:.2e}",
                 f"{scalars['images_per_second_per_core']:,.0f} images/s/core",
                 f"ETA {self._eta(step)}",
             )

@@ -1,5 +1,6 @@
 """The device mesh, and which device holds which part of the batch and of the state."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -7,9 +8,12 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
-def create_mesh() -> Mesh:
-    """Returns the mesh of all devices of all processes with one axis, `data`."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+def create_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns the mesh of the devices, by default all of all processes, with one axis, `data`."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh(
+        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=tuple(devices)
+    )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -26,8 +30,8 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Raises ValueError unless the global batch divides evenly over the devices."""
     devices = mesh.size
     if batch_size <= 0 or batch_size % devices:
-        below = batch_size // devices * devices
-        fits = " or ".join(str(size) for size in (below, below + devices) if size > 0)
+        below = max(batch_size, 0) // devices * devices
+        fits = " or ".join(str(size) for size in (below, below + devices) if size)
         raise ValueError(
             f"Expected a global batch_size divisible by the {devices} devices; got {batch_size}. "
             f"Nearest that fit: {fits}."

@@ -49,7 +49,7 @@ def make_train_step(
         loss_value, grads = jax.value_and_grad(mean_loss)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss_value, "grad_norm": optax.global_norm(grads)}
+        metrics = {"loss": loss_value, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return train_step

@@ -24,7 +24,8 @@ class ExampleOrder:
     """The order of one training run.
 
     Raises:
-      ValueError: the batch does not draw evenly from the stripes, or a stripe would be empty.
+      ValueError: the batch does not draw evenly from the stripes, a stripe would be empty, or the
+        seed is negative.
     """
 
     num_examples: int
@@ -39,6 +40,8 @@ class ExampleOrder:
                 f"{self.batch_size} and num_stripes={self.num_stripes}. Change one of them, for "
                 "instance num_stripes=1."
             )
+        if self.seed < 0:
+            raise ValueError(f"Expected a seed of at least 0; got {self.seed}.")
         if self.num_examples < self.num_stripes:
             raise ValueError(
                 f"Expected at least one example per stripe; got {self.num_examples} examples for "

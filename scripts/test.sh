@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Linters, type checker and tests, in the virtual environment .venv.
+set -euo pipefail
+
+if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
+    echo "Usage: bash scripts/test.sh [PYTEST_ARGUMENT ...]"
+    echo "Runs ruff, mypy and the fast tests. The slow tests: bash scripts/test.sh -m slow"
+    exit
+fi
+cd "$(dirname "$0")/.."
+source scripts/environment.sh
+
+prepare_environment dev requirements-dev.txt
+say "Format and lint (ruff)"
+.venv/bin/ruff format --check .
+.venv/bin/ruff check .
+say "Types (mypy)"
+.venv/bin/mypy
+say "Tests (pytest)"
+.venv/bin/python -m pytest "$@"
+say "All passed after $SECONDS s."

@@ -1,0 +1,38 @@
+"""The embedded dataset and its split."""
+
+import io
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from mixer.data.datasets import open_dataset
+
+
+def read_all(split: str, data_dir: str) -> tuple[np.ndarray, np.ndarray]:
+    dataset = open_dataset("digits", split, data_dir)
+    examples = [dataset.parse(r) for r in dataset.records.read(np.arange(len(dataset.records)))]
+    images = [np.asarray(Image.open(io.BytesIO(e["image"].numpy()))) for e in examples]
+    return np.stack(images), np.array([example["labels"].numpy() for example in examples])
+
+
+def test_the_split_is_stratified_and_loses_nothing(data_dir):
+    images, labels = zip(*(read_all(split, data_dir) for split in ("train", "test")), strict=True)
+    assert [part.shape for part in images] == [(1433, 8, 8), (364, 8, 8)]
+    assert [part.shape for part in labels] == [(1433, 1), (364, 1)]
+    counts = np.array([np.bincount(part[:, 0], minlength=10) for part in labels])
+    np.testing.assert_array_equal(counts[1], np.ceil(counts.sum(axis=0) / 5))
+
+    original, original_labels = load_digits(return_X_y=True)
+    written = np.concatenate(images).reshape(1797, 64) / 255 * 16
+    expected = sorted(zip(original.round().tolist(), original_labels, strict=True))
+    found = sorted(zip(written.round().tolist(), np.concatenate(labels)[:, 0], strict=True))
+    assert found == expected
+
+
+def test_the_first_and_every_fifth_image_of_a_class_are_for_testing(data_dir):
+    original, labels = load_digits(return_X_y=True)
+    zeros = np.round(original[labels == 0] * 255 / 16).reshape(-1, 8, 8)
+    images, test_labels = read_all("test", data_dir)
+    found = {image.tobytes() for image in images[test_labels[:, 0] == 0]}
+    assert found == {image.astype(np.uint8).tobytes() for image in zeros[::5]}

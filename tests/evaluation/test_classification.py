@@ -1,0 +1,42 @@
+"""Exact counts: sets of labels, padding, images without a label."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mixer.evaluation.classification import evaluate, make_eval_step
+from mixer.losses import softmax_cross_entropy
+from mixer.sharding import batch_sharding, create_mesh
+
+
+class PixelIsClass(nn.Module):
+    """Predicts the class that the first pixel's value names, with logit ln 3 over 0."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        value = jnp.round((images[:, 0, 0, 0] + 1) * 127.5).astype(jnp.int32)
+        return jax.nn.one_hot(value, 4) * np.log(3)
+
+
+def batch(predictions: list[int], labels: list[list[int]]) -> dict[str, np.ndarray]:
+    images = np.zeros((len(predictions), 1, 1, 3), np.uint8)
+    images[:, 0, 0, 0] = predictions
+    return {"images": images, "labels": np.array(labels, np.int32)}
+
+
+def test_counts_by_hand():
+    batches = [
+        # right, wrong, right (second of a set), no label
+        batch([0, 1, 2, 3] * 2, [[0, -1], [2, -1], [1, 2], [-1, -1]] * 2),
+        # right, then padding
+        batch([3] + [0] * 7, [[3, -1]] + [[-1, -1]] * 7),
+    ]
+    eval_step = jax.jit(make_eval_step(PixelIsClass(), softmax_cross_entropy, 4))
+    result = evaluate(eval_step, {}, batches, batch_sharding(create_mesh()))
+    assert result["count"] == 7
+    assert result["top1"] == 5 / 7
+    # The softmax is 1/2 for the predicted class, 1/6 for the others. Targets are sums over sets.
+    per_kind = [np.log(2), np.log(6), np.log(2) + np.log(6)]
+    assert result["loss"] == pytest.approx((2 * sum(per_kind) + np.log(2)) / 7, rel=1e-6)

@@ -1,0 +1,123 @@
+"""Who may import whom: no layer imports a higher one, TensorFlow stays in mixer.data."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# Bottom up. A module may import those of its own layer and of the layers before it.
+LAYERS = [
+    ["mixer", "mixer.suggestion"],
+    [
+        "mixer.models",
+        "mixer.data.order",
+        "mixer.data.records",
+        "mixer.data.digits",
+        "mixer.data.preprocess",
+        "mixer.device_batch",
+        "mixer.losses",
+        "mixer.optimizer",
+        "mixer.sharding",
+        "mixer.config",
+        "mixer.metrics",
+    ],
+    ["mixer.data", "mixer.train_state", "mixer.progress", "mixer.pictures"],
+    ["mixer.train_step", "mixer.checkpoint", "mixer.evaluation", "mixer.train_log"],
+    ["mixer.train_loop"],
+    ["mixer.main"],
+]
+
+
+def layer_of(module: str) -> int:
+    """Returns the layer of the longest listed prefix of the module's name."""
+    ranks = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+    while module not in ranks or (module == "mixer"):
+        if module == "mixer":
+            return 0
+        module = module.rpartition(".")[0]
+    return ranks[module]
+
+
+def imports_of(path: pathlib.Path, *, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                is_module = (ROOT / (inner.replace(".", "/") + ".py")).exists()
+                names.add(inner if is_module else node.module)
+    return names
+
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "mixer").rglob("*.py"))
+}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module):
+    for imported in imports_of(MODULES[module]):
+        package = imported.partition(".")[0]
+        assert package not in ("configs", "scripts", "tests")
+        if package == "mixer":
+            assert layer_of(imported) <= layer_of(module), f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_data_package_imports_tensorflow(module):
+    if not module.startswith("mixer.data."):
+        used = {name.partition(".")[0] for name in imports_of(MODULES[module])}
+        assert not used & {"tensorflow", "tensorflow_datasets"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_config_dicts_stop_at_the_loop(module):
+    used = {name.partition(".")[0] for name in imports_of(MODULES[module])}
+    assert "ml_collections" not in used or module in (
+        "mixer.main",
+        "mixer.train_loop",
+        "mixer.config",
+    )
+
+
+def test_without_tensorflow_the_model_the_step_and_the_optimizer_work():
+    program = """
+import sys
+
+class NoTensorFlow:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("tensorflow", "tensorflow_datasets", "clu"):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, NoTensorFlow())
+import jax, jax.numpy as jnp, optax
+import mixer.models, mixer.optimizer, mixer.train_step, mixer.train_state, mixer.losses
+import mixer.evaluation.classification
+
+model = mixer.models.build_model("mixer", "S/32", num_blocks=1, num_classes=3)
+optimizer = mixer.optimizer.create_adam(
+    lambda step: 0.1, beta1=0.9, beta2=0.999, weight_decay=0.1, clip_global_norm=1.0)
+device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+_, init = mixer.train_state.create_train_state(
+    model, optimizer, image_size=32, seed=0, sharding=device)
+step = mixer.train_step.make_train_step(
+    model, optimizer, mixer.losses.LOSSES["softmax"], num_classes=3, mixup_alpha=0.5, seed=0)
+batch = {"images": jnp.zeros((2, 32, 32, 3), jnp.uint8), "labels": jnp.array([[0], [1]])}
+state, metrics = step(init(), batch)
+assert not any(name.partition(".")[0] == "tensorflow" for name in sys.modules)
+print(f"{metrics['loss']:.4f}")
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "1.0986\n"  # ln 3

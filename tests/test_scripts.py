@@ -1,0 +1,125 @@
+"""The shell scripts and the command line: --help, clear failures."""
+
+import os
+import pathlib
+import shutil
+import stat
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+ENTRY_SCRIPTS = ["quickstart.sh", "test.sh"]
+
+
+def run(*command: str, cwd: pathlib.Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture
+def bare_clone(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of what the scripts need, without an environment."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    for path in [*ROOT.glob("requirements*"), ROOT / "pyproject.toml"]:
+        shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+def write_program(path: pathlib.Path, text: str) -> str:
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+@pytest.mark.parametrize("script", ENTRY_SCRIPTS)
+def test_help_of_shell_scripts(script, tmp_path):
+    result = run("bash", str(ROOT / "scripts" / script), "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert f"Usage: bash scripts/{script}" in result.stdout
+
+
+def test_every_script_is_tested_here():
+    scripts = {path.name for path in (ROOT / "scripts").iterdir() if path.is_file()}
+    assert scripts == {*ENTRY_SCRIPTS, "environment.sh"}
+
+
+@pytest.mark.parametrize("script", ENTRY_SCRIPTS)
+def test_an_old_python_is_refused_with_the_versions(script, bare_clone):
+    old = write_program(
+        bare_clone / "oldpython",
+        '#!/bin/sh\ncase "$2" in *print*) echo 3.8;; *) exit 1;; esac\n',
+    )
+    result = run("bash", f"scripts/{script}", cwd=bare_clone, PYTHON=old)
+    assert result.returncode == 1
+    assert "expected Python 3.11 or newer" in result.stderr
+    assert f"{old} is Python 3.8" in result.stderr
+    assert not (bare_clone / ".venv").exists()
+
+
+def test_no_python_at_all_is_said(bare_clone):
+    result = run("bash", "scripts/quickstart.sh", cwd=bare_clone, PYTHON="/nowhere/python")
+    assert result.returncode == 1
+    assert "got: none of /nowhere/python" in result.stderr
+
+
+def test_a_failed_installation_is_said_and_can_be_repeated(bare_clone):
+    for _ in range(2):
+        result = run(
+            *("bash", "scripts/quickstart.sh"),
+            cwd=bare_clone,
+            PYTHON=sys.executable,
+            PIP_NO_INDEX="1",
+            PIP_FIND_LINKS="",
+        )
+        assert result.returncode == 1
+        assert "the installation failed" in result.stderr
+        assert "Is a package index reachable" in result.stderr
+        assert (bare_clone / ".venv" / "install.log").exists()
+
+
+def test_a_ready_environment_is_used_at_once(bare_clone):
+    # An environment that looks installed, whose Python only says what it was asked to do.
+    (bare_clone / ".venv" / "bin").mkdir(parents=True)
+    write_program(bare_clone / ".venv" / "bin" / "python", '#!/bin/sh\necho "ran: $*"\n')
+    checksum = run(
+        *("bash", "-c", "cat requirements*.txt requirements.lock pyproject.toml | cksum"),
+        cwd=bare_clone,
+    ).stdout
+    (bare_clone / ".venv" / "installed-run").write_text(checksum)
+    result = run("bash", "scripts/quickstart.sh", "--config.seed=1", cwd=bare_clone)
+    assert result.returncode == 0
+    assert "Installing" not in result.stdout
+    expected = "-m mixer.main --config=configs/digits.py --workdir=runs/digits --config.seed=1"
+    assert f"ran: {expected}\n" in result.stdout
+
+
+def test_help_of_the_program():
+    result = run(sys.executable, "-m", "mixer.main", "--help")
+    assert "python -m mixer.main --config=FILE --workdir=DIR" in result.stdout
+    assert "--workdir" in result.stdout
+    assert "tensorflow" not in result.stderr.lower()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--workdir=w"], "--config must have a value"),
+        (["--config=configs/digits.py"], "--workdir must have a value"),
+        (["--config=configs/digits.py", "--workdir=w", "--config.seed=abc"], "'abc'"),
+        (["--config=configs/digits.py", "--workdir=w", "extra"], "Unexpected arguments: extra"),
+    ],
+)
+def test_bad_flags_are_refused(flags, message, tmp_path):
+    absolute = [flag.replace("=configs", f"={ROOT}/configs") for flag in flags]
+    result = run(sys.executable, "-m", "mixer.main", *absolute, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert result.returncode != 0
+    assert message in result.stderr + result.stdout
+    assert not (tmp_path / "w").exists()

@@ -1,0 +1,146 @@
+"""The loop as a whole, in process: resumed = uninterrupted, refusals, non-finite losses."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from mixer import train_loop
+from mixer.checkpoint import Checkpoints
+from mixer.metrics import read_metrics
+
+TIMED = ("images_per_second_per_core", "train_seconds")
+
+
+def read_lines(workdir: pathlib.Path) -> list[dict[str, float]]:
+    """Returns the metrics without those that a clock decides."""
+    return [
+        {key: value for key, value in line.items() if key not in TIMED}
+        for line in read_metrics(workdir)
+    ]
+
+
+def read_state(config, workdir: pathlib.Path, step: int):
+    abstract = train_loop.build_parts(config).abstract_state
+    with Checkpoints(workdir / "checkpoints", keep=9) as checkpoints:
+        return jax.device_get(checkpoints.restore(step, abstract))
+
+
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits_config):
+    digits_config.checkpoint_every = 10  # not a multiple of log_every: mid-window
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    train_loop.train(digits_config, whole)
+    shutil.copytree(whole, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "20")
+    train_loop.train(digits_config, resumed)
+
+    first, second = (read_state(digits_config, path, 20) for path in (whole, resumed))
+    assert first.step == second.step == 20
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+    lines = read_lines(whole)
+    assert [line["step"] for line in lines] == [4, 8, 12, 16, 20, 20]
+    assert read_lines(resumed) == lines
+
+
+def test_what_a_run_writes(tmp_path, digits_config, capsys):
+    result = train_loop.train(digits_config, tmp_path)
+    assert result["test/count"] == 364
+    assert json.loads((tmp_path / "config.json").read_text())["model"]["hidden_dim"] == 16
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    assert (tmp_path / "train_images.png").stat().st_size > 10_000
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+    lines = read_metrics(tmp_path)
+    assert set(lines[0]) == {"step", "loss", "grad_norm", "learning_rate", *TIMED}
+    assert set(lines[-1]) == {"step", "test/top1", "test/loss", "test/count"}
+    # learning rate of the 4th update with 5 warm-up steps, then of the last one
+    assert lines[0]["learning_rate"] == pytest.approx(3e-3 * 3 / 5)
+    assert lines[-2]["learning_rate"] == pytest.approx(1e-5 + (3e-3 - 1e-5) / 15, rel=1e-3)
+    shown = capsys.readouterr().out
+    assert "| stem/kernel " in shown
+    assert "step 20/20 | loss" in shown
+    assert f"test top-1   {result['test/top1']:.2%} of 364 images" in shown
+    assert str(tmp_path / "curves.png") in shown
+
+
+def test_a_finished_run_only_reports(tmp_path, digits_config, capsys):
+    first = train_loop.train(digits_config, tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    assert train_loop.train(digits_config, tmp_path) == first
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    assert "Resuming" in capsys.readouterr().out
+
+
+def test_a_changed_config_is_refused_and_nothing_overwritten(tmp_path, digits_config):
+    digits_config.num_epochs = 4 * 64 / 1433
+    digits_config.optimizer.warmup_steps = 1
+    train_loop.train(digits_config, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.json*")}
+    digits_config.optimizer.learning_rate = 1e-4
+    digits_config.train_split = "train[:90%]"
+    digits_config.log_every = 1
+    with pytest.raises(ValueError, match=r"(?s)learning_rate: 0.003 before, 0.0001 now.*train"):
+        train_loop.train(digits_config, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.json*")} == before
+    digits_config.num_epochs = 8 * 64 / 1289  # 8 steps of the smaller split
+    train_loop.train(digits_config, tmp_path, allow_config_change=True)
+    assert [line["step"] for line in read_metrics(tmp_path)] == [4, 4, 5, 6, 7, 8, 8]
+    assert json.loads((tmp_path / "config.json").read_text())["optimizer"]["learning_rate"] == 1e-4
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_config, monkeypatch):
+    digits_config.checkpoint_every = 5
+    make_train_step = train_loop.make_train_step
+
+    def make_poisoned_step(*args, **kwargs):
+        step = make_train_step(*args, **kwargs)
+
+        def poisoned(state, batch):
+            state, metrics = step(state, batch)
+            broken = state.step == 13
+            poison = lambda x: jax.numpy.where(broken, jax.numpy.nan, x)  # noqa: E731
+            return state.replace(params=jax.tree.map(poison, state.params)), metrics
+
+        return poisoned
+
+    monkeypatch.setattr(train_loop, "make_train_step", make_poisoned_step)
+    # The parameters of step 13 are not finite, so the loss of step 14 is not.
+    with pytest.raises(FloatingPointError, match="Step 14 is not finite: .*loss nan"):
+        train_loop.train(digits_config, tmp_path)
+    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+        assert checkpoints.latest_step() == 10
+    state = read_state(digits_config, tmp_path, 10)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    assert [line["step"] for line in read_metrics(tmp_path)] == [4, 8, 12]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("optimizer.learning_rates", 1, "'optimizer.learning_rates' .*'optimizer.learning_rate'"),
+        ("model.hidden_dims", 1, "'hidden_dims'.*Did you mean 'hidden_dim'"),
+        ("dataset", "digit", "Did you mean 'digits'"),
+        ("loss", "sigmod", "Did you mean 'sigmoid'"),
+        ("batch_size", 20, "divisible by the 8 devices; got 20"),
+        ("image_size", 18, "multiples of patch_size=4; got 18 x 18"),
+        ("num_stripes", 7, "divisible by num_stripes"),
+        ("log_every", 0, "log_every to be at least 1; got 0"),
+        ("num_epochs", 0.0, "warmup_steps < total_steps"),
+    ],
+)
+def test_bad_configs_are_refused_before_anything_is_written(
+    tmp_path, digits_config, key, value, message
+):
+    *sections, name = key.split(".")
+    section = digits_config
+    for part in sections:
+        section = section[part]
+    section[name] = value
+    workdir = tmp_path / "workdir"
+    with pytest.raises(ValueError, match=message):
+        train_loop.train(digits_config, workdir)
+    assert not workdir.exists()

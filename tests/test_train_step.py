@@ -1,0 +1,109 @@
+"""The step: what it computes, that it is pure, and that the number of devices does not matter."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from mixer.losses import Loss, sigmoid_cross_entropy, softmax_cross_entropy
+from mixer.optimizer import create_adam
+from mixer.sharding import batch_sharding, create_mesh, replicated, to_global
+from mixer.train_state import create_train_state
+from mixer.train_step import make_train_step
+
+
+def host_batch(size: int, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "images": rng.integers(0, 256, (size, 8, 8, 3), np.uint8),
+        "labels": rng.integers(0, 10, (size, 1), np.int32),
+    }
+
+
+def start(model, mesh, *, mixup_alpha=0.5, optimizer=None, loss: Loss = sigmoid_cross_entropy):
+    """Returns the initial state and the jitted step on the mesh."""
+    optimizer = optimizer or create_adam(
+        lambda step: 1e-3, beta1=0.9, beta2=0.999, weight_decay=0.1, clip_global_norm=1.0
+    )
+    whole = replicated(mesh)
+    _, init = create_train_state(model, optimizer, image_size=8, seed=0, sharding=whole)
+    step = make_train_step(model, optimizer, loss, num_classes=10, mixup_alpha=mixup_alpha, seed=0)
+    return init(), jax.jit(step, donate_argnums=0, out_shardings=whole)
+
+
+def test_one_plain_update_by_hand(tiny_mixer, one_device_mesh):
+    # Without randomness and with plain SGD the step is params - gradient of the mean loss.
+    model = tiny_mixer.clone(dropout_rate=0.0, stochastic_depth_rate=0.0)
+    state, step = start(model, one_device_mesh, mixup_alpha=0.0, optimizer=optax.sgd(1.0))
+    params = jax.device_get(state.params)
+    batch = host_batch(4)
+
+    def mean_loss(params):
+        logits = model.apply({"params": params}, batch["images"] / np.float32(127.5) - 1)
+        targets = np.eye(10)[batch["labels"][:, 0]]
+        return optax.sigmoid_binary_cross_entropy(logits, targets).sum() / 4
+
+    loss, gradient = jax.value_and_grad(mean_loss)(params)
+    # The head starts at zero, so every logit is 0 and every class costs ln 2.
+    np.testing.assert_allclose(loss, 10 * np.log(2), rtol=1e-6)
+    state, metrics = step(state, to_global(batch, batch_sharding(one_device_mesh)))
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
+    np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(gradient), rtol=1e-5)
+    expected = jax.tree.map(np.subtract, params, gradient)
+    jax.tree.map(
+        lambda new, old: np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-6),
+        state.params,
+        expected,
+    )
+    assert int(state.step) == 1
+
+
+def test_the_same_state_and_batch_give_the_same_bits_and_the_next_step_other_masks(
+    tiny_mixer, one_device_mesh
+):
+    sharding = batch_sharding(one_device_mesh)
+    batch = to_global(host_batch(16), sharding)
+    frozen = optax.sgd(0.0)  # the parameters stay, only the step counts
+    state, step = start(tiny_mixer, one_device_mesh, optimizer=frozen)
+    state.params["head"]["kernel"] = jax.random.normal(jax.random.key(9), (16, 10))
+    copy = jax.tree.map(jax.numpy.copy, state)
+    state, first = step(state, batch)
+    _, again = step(copy, batch)
+    _, second = step(state, batch)
+    assert float(first["loss"]) == float(again["loss"])
+    assert float(first["loss"]) != float(second["loss"])
+
+
+@pytest.mark.parametrize(
+    ("loss", "tolerance"),
+    [
+        (softmax_cross_entropy, dict(rtol=0, atol=1e-6)),
+        # About 7 nats, where 1e-6 is two units in the last place of a float32.
+        (sigmoid_cross_entropy, dict(rtol=1e-6, atol=0)),
+    ],
+)
+def test_one_device_and_eight_agree_on_the_loss_over_20_steps(
+    tiny_mixer, one_device_mesh, loss, tolerance
+):
+    losses = []
+    for mesh in (one_device_mesh, create_mesh()):
+        state, step = start(tiny_mixer, mesh, loss=loss)
+        sharding = batch_sharding(mesh)
+        losses.append([])
+        for number in range(20):
+            state, metrics = step(state, to_global(host_batch(32, number), sharding))
+            losses[-1].append(float(metrics["loss"]))
+    np.testing.assert_allclose(losses[0], losses[1], **tolerance)
+    assert len(set(losses[0])) == 20  # it does move
+
+
+def test_the_state_is_born_with_its_shardings(tiny_mixer):
+    mesh = create_mesh()
+    state, step = start(tiny_mixer, mesh)
+    whole = replicated(mesh)
+    assert all(leaf.sharding == whole for leaf in jax.tree.leaves(state))
+    old = state.params["stem"]["kernel"]
+    state, metrics = step(state, to_global(host_batch(16), batch_sharding(mesh)))
+    assert all(leaf.sharding == whole for leaf in jax.tree.leaves((state, metrics)))
+    with pytest.raises(RuntimeError, match="deleted"):  # donated
+        np.asarray(old)
