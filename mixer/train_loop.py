@@ -194,8 +194,8 @@ def train(
             state = parts.init_state()
         if first_step < parts.total_steps:
             _run_steps(parts, state, first_step, workdir, checkpoints, log, meta)
-        final = _final_metrics(workdir)
-        log.progress.say(_summary(workdir, parts.total_steps, final, time.monotonic() - start))
+    final = _final_metrics(workdir)
+    log.progress.say(_summary(workdir, parts.total_steps, final, time.monotonic() - start))
     return final
 
 
