@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # the libraries' own messages: --verbosity=0
+        logging.set_verbosity(logging.ERROR)  # the libraries' own messages: --verbosity=0
     from mixer.train_loop import train  # after the flags, so that --help and typos answer at once
 
     train(

@@ -1,14 +1,20 @@
 """The log of a run: fetches the metrics of each step, checks them, writes and shows them."""
 
 import collections
+import contextlib
+import json
 import math
 import pathlib
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
-from mixer.metrics import MetricsWriter
+from mixer.metrics import MetricsWriter, read_metrics
+from mixer.pictures import draw_curves, draw_images
 from mixer.progress import Progress
 
 # How many steps the host runs ahead of the metrics that it has seen. The device never waits for the
@@ -17,16 +23,18 @@ _STEPS_IN_FLIGHT = 2
 
 
 class TrainLog:
-    """Logs the steps `first_step + 1` to `total_steps`; a context manager.
+    """Logs the steps `first_step + 1` to `total_steps` of a run; a context manager.
 
     Every `log_every` steps it writes and shows the means of the metrics since the last time. What
-    it needs to go on after a resume comes from `state`, saved with the checkpoint.
+    it needs to go on after a resume comes from `state`, saved with the checkpoint. One process
+    writes and shows for all.
     """
 
     def __init__(
         self,
         workdir: pathlib.Path,
         *,
+        config: dict[str, Any],
         first_step: int,
         total_steps: int,
         log_every: int,
@@ -34,27 +42,54 @@ class TrainLog:
         schedule: optax.Schedule,
         saved: dict[str, Any],
     ):
-        active = jax.process_index() == 0  # one process writes for all
+        self._start = time.monotonic()
+        self._active = jax.process_index() == 0
+        self._workdir = workdir
         self._total_steps = total_steps
         self._log_every = log_every
         self._schedule = schedule
         self._pending: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         self._window: list[dict[str, float]] = saved.get("window", [])
-        self._writer = MetricsWriter(workdir, first_step=first_step, active=active)
-        self.progress = Progress(
+        self._latest: dict[str, float] = {}
+        for line in read_metrics(workdir):
+            self._latest |= line
+        if self._active:
+            (workdir / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        self._writer = MetricsWriter(workdir, first_step=first_step, active=self._active)
+        self._progress = Progress(
             first_step=first_step,
             total_steps=total_steps,
             batch_size=batch_size,
             train_seconds=saved.get("train_seconds", 0.0),
-            active=active,
+            active=self._active,
         )
 
     def __enter__(self) -> "TrainLog":
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.progress.close()
+        self._progress.close()
         self._writer.close()
+
+    def say(self, text: str) -> None:
+        """Shows some lines."""
+        self._progress.say(text)
+
+    def start_clock(self) -> None:
+        """Starts to measure: everything is compiled, the steps begin."""
+        self._progress.start()
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Reports every step so far, then keeps the time spent inside out of the speed.
+
+        Raises:
+          FloatingPointError: as `add`.
+        """
+        while self._pending:
+            self._report(*self._pending.popleft())
+        with self._progress.pause():
+            yield
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Takes the metrics of a step, still being computed, and reports an older step.
@@ -66,22 +101,34 @@ class TrainLog:
         if len(self._pending) > _STEPS_IN_FLIGHT:
             self._report(*self._pending.popleft())
 
-    def flush(self) -> None:
-        """Reports every step added so far; raises as `add` does."""
-        while self._pending:
-            self._report(*self._pending.popleft())
+    def add_images(self, batch: dict[str, np.ndarray]) -> None:
+        """Draws some images of a batch as the model sees them."""
+        if self._active:
+            draw_images(batch["images"], batch["labels"], self._workdir / "train_images.png")
 
     def add_evaluation(self, step: int, split: str, result: dict[str, float]) -> None:
-        """Writes and shows the result of an evaluation."""
-        self._writer.write(step, {f"{split}/{name}": value for name, value in result.items()})
-        self.progress.say(
+        """Writes and shows the result of an evaluation, and draws the curves so far."""
+        self._write(step, {f"{split}/{name}": value for name, value in result.items()})
+        self.say(
             f"step {step:,} | {split}: top-1 {result['top1']:.2%} of {result['count']:,} images, "
             f"loss {result['loss']:.4f}"
         )
+        if self._active:
+            draw_curves(self._workdir)
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of the log, as JSON can hold it."""
-        return {"window": self._window, "train_seconds": self.progress.train_seconds}
+        return {"window": self._window, "train_seconds": self._progress.train_seconds}
+
+    def finish(self) -> dict[str, float]:
+        """Shows the summary and returns the last value of each metric."""
+        self._progress.close()
+        self.say(self._summary())
+        return self._latest
+
+    def _write(self, step: int, scalars: dict[str, float]) -> None:
+        self._writer.write(step, scalars)
+        self._latest |= {"step": step, **scalars}
 
     def _report(self, step: int, metrics: dict[str, jax.Array]) -> None:
         scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -92,7 +139,7 @@ class TrainLog:
                 "step. A lower learning rate or a longer warm-up may help."
             )
         self._window.append(scalars)
-        self.progress.advance(step)
+        self._progress.advance(step)
         if step % self._log_every == 0 or step == self._total_steps:
             means = {
                 name: sum(values[name] for values in self._window) / len(self._window)
@@ -102,7 +149,19 @@ class TrainLog:
             line = {
                 **means,
                 "learning_rate": float(self._schedule(step - 1)),
-                **self.progress.measure(step),
+                **self._progress.measure(step),
             }
-            self._writer.write(step, line)
-            self.progress.show(step, line)
+            self._write(step, line)
+            self._progress.show(step, line)
+
+    def _summary(self) -> str:
+        latest, workdir = self._latest, self._workdir
+        wall_seconds = time.monotonic() - self._start
+        return f"""
+Finished {self._total_steps:,} steps in {latest["train_seconds"]:.1f} s of training, \
+{wall_seconds:.1f} s in all.
+  test top-1   {latest["test/top1"]:.2%} of {latest["test/count"]:,} images
+  config       {workdir / "config.json"}
+  metrics      {workdir / "metrics.jsonl"}, and for TensorBoard: tensorboard --logdir {workdir}
+  pictures     {workdir / "curves.png"}, {workdir / "train_images.png"}
+  checkpoint   {workdir / "checkpoints" / str(self._total_steps)}"""

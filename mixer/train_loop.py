@@ -1,10 +1,8 @@
 """The training loop: builds every part once, then loops. The only file that knows all parts."""
 
-import contextlib
 import dataclasses
 import functools
 import itertools
-import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -14,17 +12,15 @@ import jax
 import numpy as np
 import optax
 from clu import parameter_overview
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mixer.checkpoint import Checkpoints
 from mixer.config import ConfigReader, differences, to_plain
 from mixer.evaluation.classification import EvalStep, evaluate, make_eval_step
 from mixer.losses import LOSSES
-from mixer.metrics import read_metrics
 from mixer.models import build_model
 from mixer.optimizer import create_adam, create_schedule
-from mixer.pictures import draw_curves, draw_images
 from mixer.sharding import (
     batch_sharding,
     check_batch_size,
@@ -42,50 +38,71 @@ HostBatches = Iterator[dict[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
-    """Everything that a run is made of. A step number counts the updates done."""
+class Data:
+    """The input of a run: batches of this process's rows, in host memory."""
+
+    num_classes: int
+    num_examples: int  # of an epoch
+    fingerprints: dict[str, str]
+    train_batches: Callable[..., HostBatches]  # from `first_step` on, without end
+    eval_batches: Callable[[], HostBatches]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The computation of a run. A step number counts the updates done."""
 
     total_steps: int
-    batch_size: int
-    sharding: NamedSharding  # of a batch
-    data_fingerprint: dict[str, str]
-    train_batches: Callable[..., HostBatches]  # from `first_step` on
-    eval_batches: Callable[[], HostBatches]
     schedule: optax.Schedule
     abstract_state: TrainState
     init_state: Callable[[], TrainState]
     train_step: Any  # jitted
     eval_step: EvalStep  # jitted
-    log_every: int
-    eval_every: int
-    checkpoint_every: int
-    keep_checkpoints: int
 
 
-def build_parts(config: ConfigDict) -> Parts:
-    """Returns the parts of the run that the config describes; nothing is compiled or written.
-
-    Raises:
-      ValueError: anything in the config that cannot work, unread keys included.
-    """
+def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
+    """Returns the input that the config describes, `rows` of each batch; reads no image yet."""
     # Brings in TensorFlow, which the model, the step and the benchmarks do without.
     from mixer.data import datasets, input_pipeline, preprocess
     from mixer.data.order import ExampleOrder
 
-    cfg = ConfigReader(config)
-    mesh = create_mesh()
-    check_batch_size(cfg.batch_size, mesh)
-    sharding, whole = batch_sharding(mesh), replicated(mesh)
-    rows = local_rows(sharding, cfg.batch_size)
-
     train_set = datasets.open_dataset(cfg.dataset, cfg.train_split, cfg.data_dir)
     eval_set = datasets.open_dataset(cfg.dataset, cfg.eval_split, cfg.data_dir)
-    order = ExampleOrder(len(train_set.records), cfg.batch_size, cfg.seed, cfg.num_stripes)
-    total_steps = round(cfg.num_epochs * len(train_set.records) / cfg.batch_size)
+    train_batches = functools.partial(
+        input_pipeline.train_batches,
+        train_set,
+        ExampleOrder(len(train_set.records), cfg.batch_size, cfg.seed, cfg.num_stripes),
+        preprocess.make_train_preprocess(
+            size=cfg.image_size, crop_area=tuple(cfg.crop_area), flip=cfg.flip
+        ),
+        rows=rows,
+        prefetch=cfg.prefetch,
+    )
+    eval_batches = functools.partial(
+        input_pipeline.evaluation_batches,
+        eval_set,
+        functools.partial(preprocess.whole_image, size=cfg.image_size),
+        batch_size=cfg.batch_size,
+        rows=rows,
+        prefetch=cfg.prefetch,
+    )
+    return Data(
+        num_classes=train_set.num_classes,
+        num_examples=len(train_set.records),
+        fingerprints={cfg.train_split: train_set.records.fingerprint()},
+        train_batches=train_batches,
+        eval_batches=eval_batches,
+    )
 
+
+def build_training(
+    cfg: ConfigReader, mesh: Mesh, *, num_classes: int, num_examples: int
+) -> Training:
+    """Returns the computation that the config describes; compiles nothing."""
     if cfg.loss not in LOSSES:
         raise unknown_name("loss", cfg.loss, LOSSES)
-    num_classes, loss = train_set.num_classes, LOSSES[cfg.loss]
+    loss = LOSSES[cfg.loss]
+    total_steps = round(cfg.num_epochs * num_examples / cfg.batch_size)
     model = build_model(**cfg.model, num_classes=num_classes)
     schedule = create_schedule(
         learning_rate=cfg.optimizer.learning_rate,
@@ -100,6 +117,7 @@ def build_parts(config: ConfigDict) -> Parts:
         weight_decay=cfg.optimizer.weight_decay,
         clip_global_norm=cfg.optimizer.clip_global_norm,
     )
+    whole = replicated(mesh)
     abstract_state, init_state = create_train_state(
         model, optimizer, image_size=cfg.image_size, seed=cfg.seed, sharding=whole
     )
@@ -111,41 +129,14 @@ def build_parts(config: ConfigDict) -> Parts:
         mixup_alpha=cfg.mixup_alpha,
         seed=cfg.seed,
     )
-    parts = Parts(
+    return Training(
         total_steps=total_steps,
-        batch_size=cfg.batch_size,
-        sharding=sharding,
-        data_fingerprint={cfg.train_split: train_set.records.fingerprint()},
-        train_batches=functools.partial(
-            input_pipeline.train_batches,
-            train_set,
-            order,
-            preprocess.make_train_preprocess(
-                size=cfg.image_size, crop_area=tuple(cfg.crop_area), flip=cfg.flip
-            ),
-            rows=rows,
-            prefetch=cfg.prefetch,
-        ),
-        eval_batches=functools.partial(
-            input_pipeline.evaluation_batches,
-            eval_set,
-            functools.partial(preprocess.whole_image, size=cfg.image_size),
-            batch_size=cfg.batch_size,
-            rows=rows,
-            prefetch=cfg.prefetch,
-        ),
         schedule=schedule,
         abstract_state=abstract_state,
         init_state=init_state,
         train_step=jax.jit(train_step, donate_argnums=0, out_shardings=whole),
         eval_step=jax.jit(make_eval_step(model, loss, num_classes)),
-        log_every=_positive(cfg, "log_every"),
-        eval_every=_positive(cfg, "eval_every"),
-        checkpoint_every=_positive(cfg, "checkpoint_every"),
-        keep_checkpoints=_positive(cfg, "keep_checkpoints"),
     )
-    cfg.check_all_read()
-    return parts
 
 
 def train(
@@ -156,53 +147,76 @@ def train(
     Returns the last value of each metric (`mixer/metrics.py` lists them).
 
     Raises:
-      ValueError: a config that cannot work, or one that differs from what the checkpoint was
-        trained with, unless `allow_config_change`.
+      ValueError: a config that cannot work, unread keys included, or one that differs from what
+        the checkpoint was trained with, unless `allow_config_change`. Nothing was written then.
       FloatingPointError: loss or gradient became non-finite; nothing of that step is saved.
     """
-    start = time.monotonic()
-    parts = build_parts(config)
-    meta = {"config": to_plain(config), "data": parts.data_fingerprint}
-    workdir.mkdir(parents=True, exist_ok=True)
+    cfg = ConfigReader(config)
+    mesh = create_mesh()
+    check_batch_size(cfg.batch_size, mesh)
+    sharding = batch_sharding(mesh)
+    data = build_data(cfg, local_rows(sharding, cfg.batch_size))
+    training = build_training(
+        cfg, mesh, num_classes=data.num_classes, num_examples=data.num_examples
+    )
+    for key in ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
+        if cfg[key] < 1:
+            raise ValueError(f"Expected {key} to be at least 1; got {cfg[key]}.")
+    cfg.check_all_read()
+    meta = {"config": to_plain(config), "data": data.fingerprints}
 
-    with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(
-            Checkpoints(workdir / "checkpoints", keep=parts.keep_checkpoints)
-        )
+    with Checkpoints(workdir / "checkpoints", keep=cfg.keep_checkpoints) as checkpoints:
         first_step = checkpoints.latest_step() or 0
         saved = checkpoints.read_meta(first_step) if first_step else {}
         if saved and not allow_config_change:
             _check_same_run(first_step, saved, meta)
-        if jax.process_index() == 0:
-            (workdir / "config.json").write_text(json.dumps(meta["config"], indent=2) + "\n")
-        log = stack.enter_context(
-            TrainLog(
-                workdir,
-                first_step=first_step,
-                total_steps=parts.total_steps,
-                log_every=parts.log_every,
-                batch_size=parts.batch_size,
-                schedule=parts.schedule,
-                saved=saved.get("log", {}),
-            )
-        )
-        if saved:
-            log.progress.say(f"Resuming {workdir} at step {first_step:,}.")
-            state = checkpoints.restore(first_step, parts.abstract_state)
-        else:
-            log.progress.say(_overview(parts.abstract_state.params))
-            state = parts.init_state()
-        if first_step < parts.total_steps:
-            _run_steps(parts, state, first_step, workdir, checkpoints, log, meta)
-    final = _final_metrics(workdir)
-    log.progress.say(_summary(workdir, parts.total_steps, final, time.monotonic() - start))
-    return final
+        with TrainLog(
+            workdir,
+            config=meta["config"],
+            first_step=first_step,
+            total_steps=training.total_steps,
+            log_every=cfg.log_every,
+            batch_size=cfg.batch_size,
+            schedule=training.schedule,
+            saved=saved.get("log", {}),
+        ) as log:
+            if saved:
+                log.say(f"Resuming {workdir} at step {first_step:,}.")
+                state = checkpoints.restore(first_step, training.abstract_state)
+            else:
+                log.say(_overview(training.abstract_state.params))
+                state = training.init_state()
+            if first_step >= training.total_steps:
+                return log.finish()
+
+            batches = data.train_batches(first_step=first_step)
+            first_batch = next(batches)
+            log.add_images(first_batch)
+            train_step = _compile(training, to_global(first_batch, sharding), log)
+            batches = itertools.chain([first_batch], batches)
+
+            log.start_clock()
+            for step in range(first_step + 1, training.total_steps + 1):
+                state, metrics = train_step(state, to_global(next(batches), sharding))
+                log.add(step, metrics)
+                checkpoints.raise_failed_save()
+                is_last = step == training.total_steps
+                if is_last or step % cfg.eval_every == 0:
+                    with log.pause():
+                        eval_batches = data.eval_batches()
+                        result = evaluate(training.eval_step, state.params, eval_batches, sharding)
+                        log.add_evaluation(step, "test", result)
+                if is_last or step % cfg.checkpoint_every == 0:
+                    with log.pause():  # a state that is not finite does not come past here
+                        checkpoints.save(step, state, {**meta, "log": log.state()})
+            checkpoints.wait()
+            return log.finish()
 
 
 def _check_same_run(step: int, saved: dict[str, Any], meta: dict[str, Any]) -> None:
-    changes = differences(saved["config"], meta["config"]) + differences(
-        saved["data"], meta["data"]
-    )
+    changes = [
+        change for part in ("config", "data") for change in differences(saved[part], meta[part])
+    ]
     if changes:
         lines = "\n  ".join(changes)
         raise ValueError(
@@ -215,69 +229,8 @@ def _overview(params: Any) -> str:
     return parameter_overview.get_parameter_overview(params, include_stats=False)
 
 
-def _run_steps(
-    parts: Parts,
-    state: TrainState,
-    first_step: int,
-    workdir: pathlib.Path,
-    checkpoints: Checkpoints,
-    log: TrainLog,
-    meta: dict[str, Any],
-) -> None:
-    batches = parts.train_batches(first_step=first_step)
-    first_batch = next(batches)
-    batches = itertools.chain([first_batch], batches)
-    draw_images(first_batch["images"], first_batch["labels"], workdir / "train_images.png")
-    train_step = _compile(parts, first_batch, log)
-
-    log.progress.start()
-    for step in range(first_step + 1, parts.total_steps + 1):
-        state, metrics = train_step(state, to_global(next(batches), parts.sharding))
-        log.add(step, metrics)
-        checkpoints.raise_failed_save()
-        is_last = step == parts.total_steps
-        if is_last or step % parts.eval_every == 0:
-            log.flush()
-            with log.progress.pause():
-                result = evaluate(
-                    parts.eval_step, state.params, parts.eval_batches(), parts.sharding
-                )
-                log.add_evaluation(step, "test", result)
-                draw_curves(workdir)
-        if is_last or step % parts.checkpoint_every == 0:
-            log.flush()  # a state that is not finite does not come past here
-            with log.progress.pause():
-                checkpoints.save(step, state, {**meta, "log": log.state()})
-
-
-def _compile(parts: Parts, batch: dict[str, np.ndarray], log: TrainLog) -> Any:
+def _compile(training: Training, batch: dict[str, jax.Array], log: TrainLog) -> Any:
     start = time.monotonic()
-    compiled = parts.train_step.lower(
-        parts.abstract_state, to_global(batch, parts.sharding)
-    ).compile()
-    log.progress.say(f"Compiled the training step in {time.monotonic() - start:.1f} s.")
+    compiled = training.train_step.lower(training.abstract_state, batch).compile()
+    log.say(f"Compiled the training step in {time.monotonic() - start:.1f} s.")
     return compiled
-
-
-def _final_metrics(workdir: pathlib.Path) -> dict[str, float]:
-    """Returns the last value of each metric on disk, also for a run that had already ended."""
-    final: dict[str, float] = {}
-    for line in read_metrics(workdir):
-        final |= line
-    return final
-
-
-def _summary(workdir: pathlib.Path, total_steps: int, final: dict[str, float], wall: float) -> str:
-    return f"""
-Finished {total_steps:,} steps in {final["train_seconds"]:.1f} s of training, {wall:.1f} s in all.
-  test top-1   {final["test/top1"]:.2%} of {final["test/count"]:,} images
-  config       {workdir / "config.json"}
-  metrics      {workdir / "metrics.jsonl"}, and for TensorBoard: tensorboard --logdir {workdir}
-  pictures     {workdir / "curves.png"}, {workdir / "train_images.png"}
-  checkpoint   {workdir / "checkpoints" / str(total_steps)}"""
-
-
-def _positive(cfg: ConfigReader, key: str) -> int:
-    if cfg[key] < 1:
-        raise ValueError(f"Expected {key} to be at least 1; got {cfg[key]}.")
-    return cfg[key]

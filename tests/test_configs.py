@@ -7,7 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from mixer.train_loop import build_parts
+from mixer.config import ConfigReader
+from mixer.sharding import create_mesh
+from mixer.train_loop import build_data, build_training
 
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -31,14 +33,20 @@ def test_the_docstring_is_a_lab_notebook_entry(path):
 def test_the_parts_fit_together(path, data_dir):
     config = load(path).get_config()
     config.data_dir = data_dir
-    parts = build_parts(config)  # unread keys are an error here
     size, batch_size = config.image_size, config.batch_size
+    cfg = ConfigReader(config)
+    data = build_data(cfg, np.arange(batch_size))
+    training = build_training(
+        cfg, create_mesh(), num_classes=data.num_classes, num_examples=data.num_examples
+    )
+    _ = [cfg[key] for key in ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints")]
+    cfg.check_all_read()
     batch = {
         "images": jax.ShapeDtypeStruct((batch_size, size, size, 3), np.uint8),
         "labels": jax.ShapeDtypeStruct((batch_size, 1), np.int32),
     }
-    state, metrics = jax.eval_shape(parts.train_step, parts.abstract_state, batch)
-    assert jax.tree.structure(state) == jax.tree.structure(parts.abstract_state)
+    state, metrics = jax.eval_shape(training.train_step, training.abstract_state, batch)
+    assert jax.tree.structure(state) == jax.tree.structure(training.abstract_state)
     assert {name: value.shape for name, value in metrics.items()} == {"loss": (), "grad_norm": ()}
-    first = next(parts.train_batches(first_step=0))
+    first = next(data.train_batches(first_step=0))
     assert first["images"].shape == batch["images"].shape

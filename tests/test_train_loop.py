@@ -10,7 +10,9 @@ import pytest
 
 from mixer import train_loop
 from mixer.checkpoint import Checkpoints
+from mixer.config import ConfigReader
 from mixer.metrics import read_metrics
+from mixer.sharding import create_mesh
 
 TIMED = ("images_per_second_per_core", "train_seconds")
 
@@ -24,9 +26,11 @@ def read_lines(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 
 def read_state(config, workdir: pathlib.Path, step: int):
-    abstract = train_loop.build_parts(config).abstract_state
+    training = train_loop.build_training(
+        ConfigReader(config), create_mesh(), num_classes=10, num_examples=1433
+    )
     with Checkpoints(workdir / "checkpoints", keep=9) as checkpoints:
-        return jax.device_get(checkpoints.restore(step, abstract))
+        return jax.device_get(checkpoints.restore(step, training.abstract_state))
 
 
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits_config):

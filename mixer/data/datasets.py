@@ -1,6 +1,8 @@
 """The table of datasets: a name in a config to records, a parser and a number of classes."""
 
+import contextlib
 import dataclasses
+import io
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -61,8 +63,9 @@ def open_dataset(name: str, split: str, data_dir: str) -> Dataset:
 def _digits(data_dir: str | None) -> tfds.core.DatasetBuilder:
     builder = Digits(data_dir=data_dir, file_format="array_record")
     if not builder.is_prepared():
-        tfds.disable_progress_bar()  # it takes seconds, and the bars would tear the output
-        builder.download_and_prepare()
+        tfds.disable_progress_bar()
+        with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download; there is none
+            builder.download_and_prepare()
     return builder
 
 
