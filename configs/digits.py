@@ -22,7 +22,13 @@ def get_config() -> ConfigDict:
     config.data_dir = ""  # TFDS's default
     config.train_split = "train"
     config.eval_split = "test"
+    config.train_fraction = 1.0
+    config.replace_damaged = False
+    config.cache = "raw"  # a few hundred kB
+    config.cache_eval = True
     config.image_size = 16
+    config.eval_crop = "resize_crop"
+    config.eval_resize = 16  # the whole image
     config.batch_size = 64
     config.num_epochs = 60.0
     config.num_stripes = 1
@@ -30,6 +36,7 @@ def get_config() -> ConfigDict:
 
     config.crop_area = (0.8, 1.0)
     config.flip = False  # mirrored digits are not digits
+    config.randaugment = ConfigDict({"layers": 0, "magnitude": 0.0})
     config.mixup_alpha = 0.5
     config.loss = "sigmoid"
 

@@ -16,6 +16,8 @@ from mixer.suggestion import nearest
 # What a resumed run may change freely: it alters what is written and when, but no update.
 _FREE_TO_CHANGE = frozenset(
     {
+        "cache",
+        "cache_eval",
         "checkpoint_every",
         "data_dir",
         "eval_every",

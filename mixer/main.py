@@ -12,7 +12,6 @@ from ml_collections import config_flags
 
 # Before TensorFlow is loaded: only its errors.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",

@@ -6,6 +6,7 @@ A line of `metrics.jsonl` is a JSON object with `step` and any of
   images_per_second_per_core
                            since the last such line, without evaluation and saves
   train_seconds            in all, without compilation, evaluation and saves
+  damaged_examples         how many this process replaced in that step's batch, where any
   test/top1, test/loss, test/count
                            fraction in [0, 1], mean, number of examples; for each evaluation
 """

@@ -116,6 +116,12 @@ class TrainLog:
         if self._active:
             draw_curves(self._workdir)
 
+    def add_damage(self, step: int, damaged: list[str]) -> None:
+        """Writes and shows which examples were replaced in the batch after step `step`."""
+        self._write(step + 1, {"damaged_examples": len(damaged)})
+        for description in damaged:
+            self.say(f"step {step + 1:,} | replaced {description}")
+
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of the log, as JSON can hold it."""
         return {"window": self._window, "train_seconds": self._progress.train_seconds}

@@ -1,7 +1,6 @@
 """The training loop: builds every part once, then loops. The only file that knows all parts."""
 
 import dataclasses
-import functools
 import itertools
 import pathlib
 import time
@@ -44,7 +43,7 @@ class Data:
     num_classes: int
     num_examples: int  # of an epoch
     fingerprints: dict[str, str]
-    train_batches: Callable[..., HostBatches]  # from `first_step` on, without end
+    train_batches: Callable[..., HostBatches]  # (first_step, on_damage), without end
     eval_batches: Callable[[], HostBatches]
 
 
@@ -66,32 +65,41 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
     from mixer.data import datasets, input_pipeline, preprocess
     from mixer.data.order import ExampleOrder
 
-    train_set = datasets.open_dataset(cfg.dataset, cfg.train_split, cfg.data_dir)
+    train_set = datasets.open_dataset(
+        cfg.dataset, cfg.train_split, cfg.data_dir, fraction=cfg.train_fraction
+    )
     eval_set = datasets.open_dataset(cfg.dataset, cfg.eval_split, cfg.data_dir)
-    train_batches = functools.partial(
-        input_pipeline.train_batches,
+    order = ExampleOrder(len(train_set.records), cfg.batch_size, cfg.seed, cfg.num_stripes)
+    train_set = datasets.cached(train_set, cfg.cache, order.examples_of(rows))
+    train_input = input_pipeline.TrainInput(
         train_set,
-        ExampleOrder(len(train_set.records), cfg.batch_size, cfg.seed, cfg.num_stripes),
+        order,
         preprocess.make_train_preprocess(
-            size=cfg.image_size, crop_area=tuple(cfg.crop_area), flip=cfg.flip
+            size=cfg.image_size,
+            crop_area=tuple(cfg.crop_area),
+            flip=cfg.flip,
+            randaugment_layers=cfg.randaugment.layers,
+            randaugment_magnitude=cfg.randaugment.magnitude,
         ),
         rows=rows,
         prefetch=cfg.prefetch,
     )
-    eval_batches = functools.partial(
-        input_pipeline.evaluation_batches,
+    eval_input = input_pipeline.EvalInput(
         eval_set,
-        functools.partial(preprocess.whole_image, size=cfg.image_size),
+        preprocess.make_eval_preprocess(
+            size=cfg.image_size, crop=cfg.eval_crop, resize=cfg.eval_resize
+        ),
         batch_size=cfg.batch_size,
         rows=rows,
         prefetch=cfg.prefetch,
+        cache=cfg.cache_eval,
     )
     return Data(
         num_classes=train_set.num_classes,
         num_examples=len(train_set.records),
         fingerprints={cfg.train_split: train_set.records.fingerprint()},
-        train_batches=train_batches,
-        eval_batches=eval_batches,
+        train_batches=train_input.batches,
+        eval_batches=eval_input.batches,
     )
 
 
@@ -162,6 +170,7 @@ def train(
     for key in ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
         if cfg[key] < 1:
             raise ValueError(f"Expected {key} to be at least 1; got {cfg[key]}.")
+    replace_damaged = cfg.replace_damaged
     cfg.check_all_read()
     meta = {"config": to_plain(config), "data": data.fingerprints}
 
@@ -189,7 +198,8 @@ def train(
             if first_step >= training.total_steps:
                 return log.finish()
 
-            batches = data.train_batches(first_step=first_step)
+            on_damage = log.add_damage if replace_damaged else None
+            batches = data.train_batches(first_step, on_damage)
             first_batch = next(batches)
             log.add_images(first_batch)
             train_step = _compile(training, to_global(first_batch, sharding), log)

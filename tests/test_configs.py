@@ -39,7 +39,16 @@ def test_the_parts_fit_together(path, data_dir):
     training = build_training(
         cfg, create_mesh(), num_classes=data.num_classes, num_examples=data.num_examples
     )
-    _ = [cfg[key] for key in ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints")]
+    _ = [
+        cfg[key]
+        for key in (
+            "log_every",
+            "eval_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "replace_damaged",
+        )
+    ]
     cfg.check_all_read()
     batch = {
         "images": jax.ShapeDtypeStruct((batch_size, size, size, 3), np.uint8),
@@ -48,5 +57,5 @@ def test_the_parts_fit_together(path, data_dir):
     state, metrics = jax.eval_shape(training.train_step, training.abstract_state, batch)
     assert jax.tree.structure(state) == jax.tree.structure(training.abstract_state)
     assert {name: value.shape for name, value in metrics.items()} == {"loss": (), "grad_norm": ()}
-    first = next(data.train_batches(first_step=0))
+    first = next(data.train_batches(0))
     assert first["images"].shape == batch["images"].shape

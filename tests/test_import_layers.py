@@ -15,9 +15,8 @@ LAYERS = [
     [
         "mixer.models",
         "mixer.data.order",
-        "mixer.data.records",
         "mixer.data.digits",
-        "mixer.data.preprocess",
+        "mixer.data.randaugment",
         "mixer.device_batch",
         "mixer.losses",
         "mixer.optimizer",

@@ -1,5 +1,6 @@
 """The shell scripts and the command line: --help, clear failures."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -8,9 +9,12 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
 
 ROOT = pathlib.Path(__file__).parent.parent
 ENTRY_SCRIPTS = ["quickstart.sh", "test.sh"]
+PYTHON_SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 
 
 def run(*command: str, cwd: pathlib.Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
@@ -46,9 +50,35 @@ def test_help_of_shell_scripts(script, tmp_path):
     assert f"Usage: bash scripts/{script}" in result.stdout
 
 
+@pytest.mark.parametrize("script", PYTHON_SCRIPTS)
+def test_help_of_python_scripts(script, tmp_path):
+    result = run(sys.executable, str(ROOT / "scripts" / script), "--help", cwd=tmp_path)
+    assert f"python scripts/{script}" in result.stdout
+
+
 def test_every_script_is_tested_here():
     scripts = {path.name for path in (ROOT / "scripts").iterdir() if path.is_file()}
-    assert scripts == {*ENTRY_SCRIPTS, "environment.sh"}
+    assert scripts == {*ENTRY_SCRIPTS, *PYTHON_SCRIPTS, "environment.sh"}
+
+
+def test_the_input_benchmark_reports_every_recipe(tmp_path):
+    folder = tmp_path / "images" / "train" / "photo"
+    folder.mkdir(parents=True)
+    photo = Image.fromarray(load_sample_image("china.jpg"))
+    for number in range(8):
+        photo.save(folder / f"{number}.jpg", quality=50 + number)
+    result = run(
+        *(sys.executable, str(ROOT / "scripts/benchmark_input.py")),
+        *(f"--dataset=folder:{tmp_path / 'images'}", "--image_size=32", "--batch_size=8"),
+        *("--rounds=2", "--seconds=0.2", "--json"),
+        cwd=tmp_path,
+        PYTHONPATH=str(ROOT),
+    )
+    report = json.loads(result.stdout)
+    assert [row["recipe"] for row in report["recipes"]] == ["crop+flip", "crop+flip+randaugment"]
+    for row in report["recipes"]:
+        assert row["ours"] > 10
+        assert 0.1 < row["ratio_to_classic_same_ops"] < 10
 
 
 @pytest.mark.parametrize("script", ENTRY_SCRIPTS)

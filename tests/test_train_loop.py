@@ -130,7 +130,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_co
         ("dataset", "digit", "Did you mean 'digits'"),
         ("loss", "sigmod", "Did you mean 'sigmoid'"),
         ("batch_size", 20, "divisible by the 8 devices; got 20"),
-        ("image_size", 18, "multiples of patch_size=4; got 18 x 18"),
+        ("image_size", 14, "multiples of patch_size=4; got 14 x 14"),
         ("num_stripes", 7, "divisible by num_stripes"),
         ("log_every", 0, "log_every to be at least 1; got 0"),
         ("num_epochs", 0.0, "warmup_steps < total_steps"),

@@ -3,22 +3,78 @@
 import contextlib
 import dataclasses
 import io
+import pathlib
+import re
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from mixer.data import folder
 from mixer.data.digits import Digits
-from mixer.data.records import Records
-from mixer.suggestion import unknown_name
+from mixer.data.records import ArrayRecords, CachedRecords, Files, RandomSubset, Records
+from mixer.data.tfrecords import TFRecords
+from mixer.suggestion import nearest, unknown_name
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetRow:
+    """A dataset that lies in TFDS's format in DATA_DIR/`tfds_name`/VERSION."""
+
+    tfds_name: str
+    num_classes: int
+    image_key: str = "image"
+    label_key: str = "label"
+    max_labels: int = 1  # labels per image
+    how_to_get: str = ""  # "" if TFDS downloads it by itself
+
+
+_BY_HAND = "Put {} from https://image-net.org into DATA_DIR/downloads/manual, then prepare it."
+
+DATASETS: dict[str, DatasetRow] = {
+    "imagenet2012": DatasetRow(
+        "imagenet2012",
+        1000,
+        how_to_get=_BY_HAND.format("ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"),
+    ),
+    # "Reassessed labels" of the validation images: a set of labels for each, up to nine, for 3,163
+    # of the 50,000 none.
+    "imagenet2012_real": DatasetRow(
+        "imagenet2012_real",
+        1000,
+        label_key="real_label",
+        max_labels=9,
+        how_to_get=_BY_HAND.format("ILSVRC2012_img_val.tar"),
+    ),
+    "imagenet_v2": DatasetRow("imagenet_v2/matched-frequency", 1000),
+    "imagenet21k": DatasetRow(
+        "imagenet21k",
+        21_843,
+        how_to_get="TFDS has no such dataset. Make it from the tar files or folders of its synsets "
+        "with --images=DIR --name=imagenet21k --classes=FILE, one synset a line.",
+    ),
+    # 18,291 classes in the published descriptions; the paper says "18k".
+    "jft300m": DatasetRow(
+        "jft300m",
+        18_291,
+        how_to_get="A private dataset: who has access puts its TFDS format there, with the "
+        "features image and label (a set of labels is read up to max_labels).",
+    ),
+    "cifar10": DatasetRow("cifar10", 10),
+    "cifar100": DatasetRow("cifar100", 100),
+    "oxford_iiit_pet": DatasetRow("oxford_iiit_pet", 37),
+    "oxford_flowers102": DatasetRow("oxford_flowers102", 102),
+    "digits": DatasetRow("digits", 10),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """One split of one dataset.
 
-    `parse` is a TensorFlow function from a serialized example to `image`, the encoded JPEG or PNG
-    (string scalar), and `labels`, int32 `[labels_per_image]`.
+    `parse` is a TensorFlow function from examples `[n]`, as `records` returns them, to `image`, the
+    encoded JPEG or PNG (string `[n]`), and `labels`, int32 `[n, labels_per_image]`, -1 for none.
     """
 
     name: str
@@ -28,45 +84,131 @@ class Dataset:
     parse: Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
-def open_dataset(name: str, split: str, data_dir: str) -> Dataset:
-    """Returns a split, prepared on first use if that needs no download.
+def open_dataset(name: str, split: str, data_dir: str, *, fraction: float = 1.0) -> Dataset:
+    """Returns a split of a dataset that lies in `data_dir`; the digits are written on first use.
 
     Args:
-      name: a key of `DATASETS`.
+      name: a key of `DATASETS`, of a dataset made by `scripts/prepare_dataset.py`, either with a
+        version (`cifar10:3.0.2`) or without (the newest); or `folder:PATH`.
       split: of TFDS, for instance `train[:99%]`.
       data_dir: where TFDS keeps its datasets; "" for its default (TFDS_DATA_DIR or
         ~/tensorflow_datasets).
+      fraction: of the split, a fixed random subset.
 
     Raises:
-      ValueError: unknown name or split.
+      ValueError: unknown name or split, or a dataset that is not prepared.
     """
-    if name not in DATASETS:
-        raise unknown_name("dataset", name, DATASETS)
-    builder = DATASETS[name](data_dir or None)
-    info = builder.info
-
-    def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        example = info.features.deserialize_example(
-            serialized, decoders={"image": tfds.decode.SkipDecoding()}
+    kind, _, path = name.partition(":")
+    if kind == "folder":
+        images = folder.FolderRecords(pathlib.Path(path).expanduser(), split)
+        return Dataset(
+            name, split, len(images.class_names), _subset(images, fraction), folder.parse
         )
-        return {"image": example["image"], "labels": tf.cast(example["label"], tf.int32)[None]}
+    row, info = _find_dataset(name, data_dir or tfds.core.constants.get_default_data_dir())
 
-    return Dataset(
-        name=name,
-        split=split,
-        num_classes=info.features["label"].num_classes,
-        records=Records(info, split),
-        parse=parse,
+    def parse(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        labels = tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)
+        features = tf.io.parse_example(
+            examples,
+            {row.image_key: tf.io.FixedLenFeature([], tf.string), row.label_key: labels},
+        )
+        dense = features[row.label_key].to_tensor(-1, shape=(None, row.max_labels))
+        return {"image": features[row.image_key], "labels": tf.cast(dense, tf.int32)}
+
+    records = _subset(_open_records(info, split), fraction)
+    return Dataset(name, split, row.num_classes, records, parse)
+
+
+def cached(dataset: Dataset, cache: str, indices: np.ndarray) -> Dataset:
+    """Returns the dataset with the examples at `indices` in memory (`raw`), or as it is (`none`).
+
+    Raises:
+      ValueError: another name, or they would not fit.
+    """
+    if cache not in ("none", "raw"):
+        raise unknown_name("cache", cache, ("none", "raw"))
+    if cache == "none":
+        return dataset
+    return dataclasses.replace(dataset, records=CachedRecords(dataset.records, indices, print))
+
+
+def _subset(records: Records, fraction: float) -> Records:
+    return records if fraction == 1.0 else RandomSubset(records, fraction)
+
+
+def _find_dataset(name: str, data_dir: str) -> tuple[DatasetRow, tfds.core.DatasetInfo]:
+    base, _, version = name.partition(":")
+    if base == "digits":
+        _write_digits(data_dir)
+    row = DATASETS.get(base)
+    root = f"{data_dir}/{row.tfds_name if row else base}"
+    versions = _list_versions(root)
+    found = [v for v in versions if version in ("", v)]
+    if not found:
+        raise _not_prepared(name, row, root, versions)
+    info = tfds.builder_from_directory(f"{root}/{found[-1]}").info
+    if row is None:
+        row = DatasetRow(base, info.features["label"].num_classes)
+    feature = info.features[row.label_key]
+    num_classes = getattr(feature, "feature", feature).num_classes
+    if num_classes != row.num_classes:
+        raise ValueError(
+            f"Expected {row.num_classes} classes in {root}/{found[-1]}; its labels have "
+            f"{num_classes}. It is another dataset, or was prepared with another list of classes."
+        )
+    return row, info
+
+
+def _list_versions(root: str) -> list[str]:
+    """Returns the finished versions in a dataset's folder, oldest first."""
+    if not tf.io.gfile.isdir(root):
+        return []
+    names = [name.rstrip("/") for name in tf.io.gfile.listdir(root)]
+    versions = [name for name in names if re.fullmatch(r"\d+\.\d+\.\d+", name)]
+    finished = [v for v in versions if tf.io.gfile.exists(f"{root}/{v}/dataset_info.json")]
+    return sorted(finished, key=lambda v: [int(part) for part in v.split(".")])
+
+
+def _not_prepared(name: str, row: DatasetRow | None, root: str, versions: list[str]) -> ValueError:
+    if versions:
+        return ValueError(f"Expected {name} in {root}; it holds {', '.join(versions)} only.")
+    if row is None:
+        return ValueError(
+            f"Unknown dataset {name!r}, and no such dataset in {root}. Expected folder:PATH "
+            f"or one of: {', '.join(DATASETS)}. Did you mean {nearest(name, DATASETS)!r}?"
+        )
+    return ValueError(
+        f"The dataset {name!r} is not in {root}. {row.how_to_get} Prepare it with: "
+        f"python scripts/prepare_dataset.py --dataset={name} (or name the folder that holds it: "
+        "--config.data_dir=DIR)."
     )
 
 
-def _digits(data_dir: str | None) -> tfds.core.DatasetBuilder:
+def _open_records(info: tfds.core.DatasetInfo, split: str) -> Records:
+    try:
+        instructions = info.splits[split].file_instructions
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"Unknown split {split!r} of the dataset {info.full_name}. Expected one of: "
+            f"{', '.join(info.splits)}, or a slice such as {next(iter(info.splits))}[:90%]."
+        ) from error
+    if not instructions:
+        raise ValueError(f"The split {split!r} of {info.full_name} holds no example.")
+    kinds: dict[tfds.core.FileFormat, Callable[[Files], Records]] = {
+        tfds.core.FileFormat.ARRAY_RECORD: ArrayRecords,
+        tfds.core.FileFormat.TFRECORD: TFRecords,
+    }
+    if info.file_format not in kinds:
+        raise ValueError(
+            f"Expected {info.full_name} in ArrayRecord or TFRecord files; found "
+            f"{info.file_format} in {info.data_dir}. Prepare it again."
+        )
+    return kinds[info.file_format](Files(instructions))
+
+
+def _write_digits(data_dir: str) -> None:
     builder = Digits(data_dir=data_dir, file_format="array_record")
     if not builder.is_prepared():
         tfds.disable_progress_bar()
         with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download; there is none
             builder.download_and_prepare()
-    return builder
-
-
-DATASETS: dict[str, Callable[[str | None], tfds.core.DatasetBuilder]] = {"digits": _digits}

@@ -58,6 +58,12 @@ class ExampleOrder:
         keys = _hash(_hash(np.array(self.seed, _U64), stripe), epoch)
         return start + permute(position, size, keys)
 
+    def examples_of(self, rows: np.ndarray) -> np.ndarray:
+        """Returns all indices that `rows` can ever ask for: the stripes of those rows."""
+        stripes = np.unique(rows // (self.batch_size // self.num_stripes))
+        edges = np.arange(self.num_stripes + 1) * self.num_examples // self.num_stripes
+        return np.concatenate([np.arange(edges[s], edges[s + 1]) for s in stripes])
+
 
 def permute(position: np.ndarray, size: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Returns, element by element, where the permutation `keys` of range(size) sends `position`.

@@ -1,13 +1,91 @@
 """From an encoded image to uint8 pixels, in TensorFlow, each function deterministic in its seed.
 
-Images are `[height, width, 3]`; grey ones are repeated over the channels.
+Images are `[height, width, 3]`; grey ones are repeated over the channels. JPEGs are decoded with
+the fast integer transform, as the public training code of the paper's authors does.
 """
 
 from collections.abc import Callable
 
 import tensorflow as tf
 
+from mixer.data.randaugment import randaugment
+from mixer.suggestion import unknown_name
+
 _ASPECT_RATIOS = (3 / 4, 4 / 3)
+_DCT = "INTEGER_FAST"
+
+TrainPreprocess = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+EvalPreprocess = Callable[[tf.Tensor], tf.Tensor]
+
+
+def make_train_preprocess(
+    *,
+    size: int,
+    crop_area: tuple[float, float],
+    flip: bool,
+    randaugment_layers: int,
+    randaugment_magnitude: float,
+) -> TrainPreprocess:
+    """Returns the function (encoded image, seed `[2]`) -> uint8 `[size, size, 3]` for training.
+
+    Random crop, flip, then RandAugment with so many layers (0: none), in this order.
+
+    Raises:
+      ValueError: `crop_area` is not a range of fractions, or a number is negative.
+    """
+    if len(crop_area) != 2 or not 0.0 < crop_area[0] <= crop_area[1] <= 1.0:
+        raise ValueError(
+            "Expected crop_area to be two fractions of the image's area, 0 < least <= most <= 1; "
+            f"got {crop_area}."
+        )
+    if randaugment_layers < 0 or randaugment_magnitude < 0:
+        raise ValueError(
+            "Expected randaugment.layers and randaugment.magnitude of at least 0; got "
+            f"{randaugment_layers} and {randaugment_magnitude}."
+        )
+
+    def preprocess(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+        image = random_crop(encoded, size, area=crop_area, seed=seeds[0])
+        if flip:
+            image = tf.image.stateless_random_flip_left_right(image, seeds[1])
+        if randaugment_layers:
+            image = randaugment(
+                image,
+                num_layers=randaugment_layers,
+                magnitude=randaugment_magnitude,
+                seed=seeds[2],
+            )
+        return tf.ensure_shape(image, (size, size, 3))
+
+    return preprocess
+
+
+def make_eval_preprocess(*, size: int, crop: str, resize: int) -> EvalPreprocess:
+    """Returns the function encoded image -> uint8 `[size, size, 3]` for evaluation.
+
+    `crop` is a key of `EVAL_CROPS`: how the image comes to `resize` pixels, of which the central
+    `size` are taken. The paper uses 224 of 256 (Appendix C), hence 448 of 512.
+
+    Raises:
+      ValueError: unknown crop, or the crop is larger than the resized image.
+    """
+    if crop not in EVAL_CROPS:
+        raise unknown_name("evaluation crop", crop, EVAL_CROPS)
+    if resize < size:
+        raise ValueError(
+            f"Expected eval_resize to be at least image_size={size}; got {resize}. The paper "
+            f"takes eval_resize={size * 256 // 224}."
+        )
+
+    def preprocess(encoded: tf.Tensor) -> tf.Tensor:
+        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        resized = EVAL_CROPS[crop](image, resize)
+        top, left = (tf.shape(resized)[0] - size) // 2, (tf.shape(resized)[1] - size) // 2
+        cropped = resized[top : top + size, left : left + size]
+        return tf.ensure_shape(tf.cast(cropped, tf.uint8), (size, size, 3))
+
+    return preprocess
 
 
 def random_crop(
@@ -37,48 +115,32 @@ def random_crop(
     def decode_part() -> tf.Tensor:
         begin, extent = sample(tf.io.extract_jpeg_shape(encoded))
         window = tf.concat([begin[:2], extent[:2]], axis=0)
-        return tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
+        return tf.io.decode_and_crop_jpeg(encoded, window, channels=3, dct_method=_DCT)
 
     def decode_whole() -> tf.Tensor:
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
         begin, extent = sample(tf.shape(image))
         return tf.slice(image, begin, extent)
 
-    return _resize(tf.cond(tf.io.is_jpeg(encoded), decode_part, decode_whole), size)
+    part = tf.cond(tf.io.is_jpeg(encoded), decode_part, decode_whole)
+    return tf.cast(tf.image.resize(part, (size, size), tf.image.ResizeMethod.BILINEAR), tf.uint8)
 
 
-def whole_image(encoded: tf.Tensor, size: int) -> tf.Tensor:
-    """Returns the whole image squeezed to size x size, uint8."""
-    return _resize(tf.io.decode_image(encoded, channels=3, expand_animations=False), size)
+def resize_crop(image: tf.Tensor, resize: int) -> tf.Tensor:
+    """Returns the image squeezed to resize x resize, float32."""
+    return tf.image.resize(image, (resize, resize), tf.image.ResizeMethod.BILINEAR)
 
 
-def random_flip(image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
-    """Returns the image, mirrored left to right with probability one half."""
-    return tf.image.stateless_random_flip_left_right(image, seed)
+def resmall_crop(image: tf.Tensor, resize: int) -> tf.Tensor:
+    """Returns the image with its shorter side `resize` long and its aspect ratio kept, float32."""
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    scale = resize / tf.minimum(height, width)
+    target = tf.cast(tf.round([height * scale, width * scale]), tf.int32)
+    return tf.image.resize(image, target, tf.image.ResizeMethod.AREA)
 
 
-def _resize(image: tf.Tensor, size: int) -> tf.Tensor:
-    resized = tf.image.resize(image, (size, size), tf.image.ResizeMethod.BILINEAR)
-    return tf.ensure_shape(tf.cast(resized, tf.uint8), (size, size, 3))
-
-
-def make_train_preprocess(
-    *, size: int, crop_area: tuple[float, float], flip: bool
-) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Returns the function (encoded image, seed `[2]`) -> uint8 `[size, size, 3]` for training.
-
-    Raises:
-      ValueError: `crop_area` is not a range of fractions.
-    """
-    if len(crop_area) != 2 or not 0.0 < crop_area[0] <= crop_area[1] <= 1.0:
-        raise ValueError(
-            "Expected crop_area to be two fractions of the image's area, 0 < least <= most <= 1; "
-            f"got {crop_area}."
-        )
-
-    def preprocess(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        seeds = tf.random.experimental.stateless_split(seed, 2)
-        image = random_crop(encoded, size, area=crop_area, seed=seeds[0])
-        return random_flip(image, seed=seeds[1]) if flip else image
-
-    return preprocess
+# Appendix C, by the names used there.
+EVAL_CROPS: dict[str, Callable[[tf.Tensor, int], tf.Tensor]] = {
+    "resize_crop": resize_crop,
+    "resmall_crop": resmall_crop,
+}

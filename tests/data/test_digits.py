@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -11,9 +12,9 @@ from mixer.data.datasets import open_dataset
 
 def read_all(split: str, data_dir: str) -> tuple[np.ndarray, np.ndarray]:
     dataset = open_dataset("digits", split, data_dir)
-    examples = [dataset.parse(r) for r in dataset.records.read(np.arange(len(dataset.records)))]
-    images = [np.asarray(Image.open(io.BytesIO(e["image"].numpy()))) for e in examples]
-    return np.stack(images), np.array([example["labels"].numpy() for example in examples])
+    examples = dataset.parse(tf.constant(dataset.records.read(np.arange(len(dataset.records)))))
+    images = [np.asarray(Image.open(io.BytesIO(image))) for image in examples["image"].numpy()]
+    return np.stack(images), examples["labels"].numpy()
 
 
 def test_the_split_is_stratified_and_loses_nothing(data_dir):

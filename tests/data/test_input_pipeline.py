@@ -1,29 +1,32 @@
 """Batches: a function of (seed, step) and rows; evaluation counts every example once."""
 
-import functools
 import itertools
+import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from PIL import Image
 
-from mixer.data import input_pipeline
 from mixer.data.datasets import open_dataset
+from mixer.data.input_pipeline import EvalInput, TrainInput
 from mixer.data.order import ExampleOrder
-from mixer.data.preprocess import make_train_preprocess, whole_image
+from mixer.data.preprocess import make_eval_preprocess, make_train_preprocess
+from mixer.data.records import DamagedExample
 
 
 @pytest.fixture(scope="module")
 def batches_from(data_dir):
     """Returns a function (first step, rows) -> the next `count` training batches of 48 rows."""
     dataset = open_dataset("digits", "train", data_dir)
-    preprocess = make_train_preprocess(size=8, crop_area=(0.3, 1.0), flip=True)
+    preprocess = make_train_preprocess(
+        size=8, crop_area=(0.3, 1.0), flip=True, randaugment_layers=0, randaugment_magnitude=0.0
+    )
 
     def make(first_step: int, rows: np.ndarray, count: int, seed: int = 0, num_stripes: int = 1):
         order = ExampleOrder(len(dataset.records), 48, seed, num_stripes)
-        batches = input_pipeline.train_batches(
-            dataset, order, preprocess, rows=rows, first_step=first_step, prefetch=2
-        )
-        return list(itertools.islice(batches, count))
+        train = TrainInput(dataset, order, preprocess, rows=rows, prefetch=2)
+        return list(itertools.islice(train.batches(first_step), count))
 
     return make
 
@@ -73,28 +76,128 @@ def test_another_seed_gives_another_batch_and_an_example_is_augmented_anew(batch
     assert len({image.tobytes() for image in mine}) == len(mine)
 
 
-@pytest.mark.parametrize("hosts", [1, 2, 3, 8])
-def test_evaluation_gives_every_example_once_on_any_number_of_hosts(data_dir, hosts):
+WHOLE = make_eval_preprocess(size=8, crop="resize_crop", resize=8)
+
+
+@pytest.mark.parametrize(("hosts", "cache"), [(1, False), (2, False), (3, True), (8, False)])
+def test_evaluation_gives_every_example_once_on_any_number_of_hosts(data_dir, hosts, cache):
     dataset = open_dataset("digits", "test", data_dir)
-    in_order = [
-        int(dataset.parse(record)["labels"][0]) for record in dataset.records.read(np.arange(364))
-    ]
+    examples = dataset.parse(tf.constant(dataset.records.read(np.arange(364))))
+    in_order = examples["labels"].numpy()[:, 0].tolist()
     batch_size = 48
-    parts = [
-        list(
-            input_pipeline.evaluation_batches(
-                dataset,
-                functools.partial(whole_image, size=8),
-                batch_size=batch_size,
-                rows=rows,
-                prefetch=1,
-            )
-        )
+    inputs = [
+        EvalInput(dataset, WHOLE, batch_size=batch_size, rows=rows, prefetch=1, cache=cache)
         for rows in np.split(np.arange(batch_size), hosts)
     ]
+    parts = [list(part.batches()) for part in inputs]
     assert {len(batches) for batches in parts} == {8}  # 364 = 7 * 48 + 28
     assert {batch["images"].shape[0] for batches in parts for batch in batches} == {48 // hosts}
     labels = np.concatenate(
         [np.concatenate([batches[i]["labels"][:, 0] for batches in parts]) for i in range(8)]
     )
     assert labels.tolist() == in_order + [-1] * 20
+    for batch, again in zip(parts[0], inputs[0].batches(), strict=True):  # from the cache, if any
+        assert_same(batch, again)
+
+
+def test_a_cached_evaluation_reads_once(data_dir, monkeypatch):
+    dataset = open_dataset("digits", "test", data_dir)
+    reads = []
+    read = dataset.records.read
+    monkeypatch.setattr(dataset.records, "read", lambda i: reads.append(i) or read(i))
+    for cache, expected in ((True, 4), (False, 8)):
+        reads.clear()
+        evaluation = EvalInput(
+            dataset, WHOLE, batch_size=100, rows=np.arange(100), prefetch=1, cache=cache
+        )
+        for _ in range(2):
+            assert len(list(evaluation.batches())) == 4
+        assert len(reads) == expected
+
+
+# Damage -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged_folder(tmp_path):
+    """Forty JPEGs of one colour each, 32 x 32, three of them cut short."""
+    folder = tmp_path / "images" / "train" / "grey"
+    folder.mkdir(parents=True)
+    for number in range(40):
+        pixels = np.full((32, 32, 3), 6 * number, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02d}.jpg")
+    for number in (3, 17, 38):
+        path = folder / f"{number:02d}.jpg"
+        path.write_bytes(path.read_bytes()[:-200])
+    return open_dataset(f"folder:{tmp_path / 'images'}", "train", "")
+
+
+def damaged_input(dataset, rows=None):
+    preprocess = make_train_preprocess(
+        size=8, crop_area=(1.0, 1.0), flip=False, randaugment_layers=0, randaugment_magnitude=0.0
+    )
+    rows = np.arange(8) if rows is None else rows
+    return TrainInput(dataset, ExampleOrder(40, 8, seed=0), preprocess, rows=rows, prefetch=2)
+
+
+def test_a_damaged_image_ends_the_run_with_its_name(damaged_folder):
+    with pytest.raises(DamagedExample, match=r"damaged example \d+ \(.*/(03|17|38)\.jpg\): "):
+        list(itertools.islice(damaged_input(damaged_folder).batches(0), 5))
+
+
+def test_damaged_images_are_replaced_and_counted_on_request_the_same_at_any_start(damaged_folder):
+    found: dict[int, list[str]] = {}
+    train = damaged_input(damaged_folder)
+    whole = list(itertools.islice(train.batches(0, found.__setitem__), 10))
+    assert [batch["images"].shape for batch in whole] == [(8, 8, 8, 3)] * 10
+    # Ten steps of 8 are two epochs of 40: each damaged image came twice.
+    descriptions = [text for step in found for text in found[step]]
+    names = sorted(text.partition(".jpg")[0][-2:] for text in descriptions)
+    assert names == ["03", "03", "17", "17", "38", "38"]
+    # The replacement is the next example of the dataset, unless that one is damaged too.
+    for step in (0, 4, 9):
+        again: dict[int, list[str]] = {}
+        assert_same(next(train.batches(step, again.__setitem__)), whole[step])
+        assert again.get(step) == found.get(step)
+    hosts = [damaged_input(damaged_folder, rows) for rows in np.split(np.arange(8), 2)]
+    parts = [list(itertools.islice(host.batches(0, lambda *_: None), 10)) for host in hosts]
+    for step in range(10):
+        joined = np.concatenate([part[step]["images"] for part in parts])
+        np.testing.assert_array_equal(joined, whole[step]["images"])
+
+
+def test_a_damaged_image_ends_an_evaluation_with_its_name(damaged_folder):
+    evaluation = EvalInput(
+        damaged_folder, WHOLE, batch_size=8, rows=np.arange(8), prefetch=1, cache=False
+    )
+    with pytest.raises(DamagedExample, match=r"/(03|17|38)\.jpg"):
+        list(evaluation.batches())
+
+
+def test_data_that_are_all_damaged_are_given_up(tmp_path):
+    folder = tmp_path / "train" / "class"
+    folder.mkdir(parents=True)
+    for number in range(40):
+        (folder / f"{number}.jpg").write_bytes(b"no image")
+    dataset = open_dataset(f"folder:{tmp_path}", "train", "")
+    with pytest.raises(DamagedExample, match="100 damaged in a row"):
+        next(damaged_input(dataset).batches(0, lambda *_: None))
+
+
+def test_the_first_batch_at_a_distant_step_comes_within_half_a_second(data_dir):
+    dataset = open_dataset("digits", "train", data_dir)
+    next(batches_of(dataset, 0))  # TensorFlow's own start-up
+    start = time.monotonic()
+    dataset = open_dataset("digits", "train", data_dir)
+    next(batches_of(dataset, 10**9))
+    assert time.monotonic() - start < 0.5
+
+
+def batches_of(dataset, first_step):
+    preprocess = make_train_preprocess(
+        size=8, crop_area=(0.5, 1.0), flip=True, randaugment_layers=0, randaugment_magnitude=0.0
+    )
+    order = ExampleOrder(len(dataset.records), 64, seed=0)
+    return TrainInput(dataset, order, preprocess, rows=np.arange(64), prefetch=1).batches(
+        first_step
+    )

@@ -1,0 +1,193 @@
+"""Every row of the table of datasets runs, on mock data that TFDS makes from its own metadata."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from mixer.data.datasets import DATASETS, cached, open_dataset
+from mixer.data.input_pipeline import EvalInput, TrainInput
+from mixer.data.order import ExampleOrder
+from mixer.data.preprocess import make_eval_preprocess, make_train_preprocess
+
+MOCKED = sorted(set(DATASETS) - {"digits"})
+WITHOUT_BUILDER = ("imagenet21k", "jft300m")
+
+
+def write_mock(name: str, data_dir: str, file_format: str) -> None:
+    """Writes six random examples in the format, the place and with the features of the row."""
+    row = DATASETS[name]
+    if name in WITHOUT_BUILDER:
+        features = tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(encoding_format="jpeg"),
+                "label": tfds.features.ClassLabel(num_classes=row.num_classes),
+            }
+        )
+        rng = np.random.default_rng(0)
+        pixels = rng.integers(0, 256, (6, 40, 50, 3), np.uint8)
+        examples = {"image": pixels, "label": rng.integers(0, row.num_classes, 6)}
+        dataset = tf.data.Dataset.from_tensor_slices(examples)
+        version = "1.0.0"
+    else:
+        builder = tfds.builder(row.tfds_name, data_dir=data_dir)
+        version = str(builder.version)
+        keys = [
+            k for k in (row.image_key, row.label_key, "file_name") if k in builder.info.features
+        ]
+        features = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
+        with tfds.testing.mock_data(num_examples=6):
+            dataset = builder.as_dataset(split="train").map(lambda e: {k: e[k] for k in keys})
+    base, _, config = row.tfds_name.partition("/")
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name=base,
+        config=config or None,
+        version=version,
+        features=features,
+        split_datasets={"train": dataset},
+        data_dir=data_dir,
+        file_format=file_format,
+    )
+
+
+# The kind of file does not depend on the row: three rows are enough for the second kind.
+@pytest.mark.parametrize(
+    ("name", "file_format"),
+    [(name, "array_record") for name in MOCKED]
+    + [(name, "tfrecord") for name in ("imagenet2012", "imagenet2012_real", "cifar10")],
+)
+def test_every_row_gives_batches(name, file_format, tmp_path):
+    write_mock(name, str(tmp_path), file_format)
+    dataset = open_dataset(name, "train", str(tmp_path))
+    assert dataset.num_classes == DATASETS[name].num_classes
+    assert len(dataset.records) == 6
+    train = TrainInput(
+        dataset,
+        ExampleOrder(6, 4, seed=0),
+        make_train_preprocess(
+            size=16,
+            crop_area=(0.05, 1.0),
+            flip=True,
+            randaugment_layers=2,
+            randaugment_magnitude=15,
+        ),
+        rows=np.arange(4),
+        prefetch=1,
+    )
+    batch = next(train.batches(10**9))
+    assert batch["images"].shape == (4, 16, 16, 3)
+    assert batch["labels"].shape == (4, DATASETS[name].max_labels)
+    assert (batch["labels"] < dataset.num_classes).all()
+    evaluation = EvalInput(
+        dataset,
+        make_eval_preprocess(size=16, crop="resmall_crop", resize=18),
+        batch_size=4,
+        rows=np.arange(4),
+        prefetch=1,
+        cache=False,
+    )
+    counted = sum(int((b["labels"] >= 0).any(axis=1).sum()) for b in evaluation.batches())
+    in_order = dataset.parse(tf.constant(dataset.records.read(np.arange(6))))
+    assert counted == int((in_order["labels"].numpy() >= 0).any(axis=1).sum())
+
+
+def test_sets_of_labels_are_padded_with_minus_one(tmp_path):
+    write_mock("imagenet2012_real", str(tmp_path), "array_record")
+    dataset = open_dataset("imagenet2012_real", "train", str(tmp_path))
+    labels = dataset.parse(tf.constant(dataset.records.read(np.arange(6))))["labels"].numpy()
+    expected = [
+        list(e["real_label"])
+        for e in tfds.builder_from_directory(tmp_path / "imagenet2012_real/1.0.0").as_data_source(
+            "train"
+        )
+    ]
+    # TFDS's random sets can be larger than any of the real ones, which hold nine at most.
+    assert [[label for label in row if label >= 0] for row in labels] == [e[:9] for e in expected]
+    assert all((np.diff((row >= 0).astype(int)) <= 0).all() for row in labels)  # padded at the end
+
+
+def test_versions_can_be_named_and_the_newest_is_the_default(tmp_path):
+    write_mock("cifar10", str(tmp_path), "array_record")
+    dataset = open_dataset("cifar10:3.0.2", "train", str(tmp_path))
+    assert (
+        dataset.records.fingerprint()
+        == open_dataset("cifar10", "train", str(tmp_path)).records.fingerprint()
+    )
+    with pytest.raises(ValueError, match=r"holds 3\.0\.2 only"):
+        open_dataset("cifar10:2.0.0", "train", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cifar11", r"Unknown dataset 'cifar11'.*Did you mean 'cifar10'"),
+        ("cifar10", r"not in .*cifar10\..*prepare_dataset.py --dataset=cifar10"),
+        ("imagenet2012", "ILSVRC2012_img_train.tar.*downloads/manual"),
+        ("imagenet21k", "--images=DIR --name=imagenet21k"),
+        ("folder:/nowhere", "/nowhere/train/CLASS.*there is no such folder"),
+    ],
+)
+def test_what_is_not_there_is_said_with_how_to_get_it(name, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        open_dataset(name, "train", str(tmp_path))
+
+
+def test_another_list_of_classes_is_refused(tmp_path):
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(4, 4, 3)),
+            "label": tfds.features.ClassLabel(num_classes=7),
+        }
+    )
+    examples = {"image": np.zeros((2, 4, 4, 3), np.uint8), "label": [0, 1]}
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="cifar10",
+        version="3.0.2",
+        features=features,
+        split_datasets={"train": tf.data.Dataset.from_tensor_slices(examples)},
+        data_dir=str(tmp_path),
+        file_format="array_record",
+    )
+    with pytest.raises(ValueError, match="Expected 10 classes in .*; its labels have 7"):
+        open_dataset("cifar10", "train", str(tmp_path))
+
+
+def test_random_subsets_are_fixed_nested_and_of_the_right_size(data_dir):
+    def read(fraction):
+        records = open_dataset("digits", "train", data_dir, fraction=fraction).records
+        return list(records.read(np.arange(len(records))))
+
+    three, ten, thirty, everything = (read(fraction) for fraction in (0.03, 0.1, 0.3, 1.0))
+    assert [len(part) for part in (three, ten, thirty, everything)] == [43, 143, 430, 1433]
+    assert set(three) < set(ten) < set(thirty) < set(everything)
+    assert three == read(0.03)
+    # Not the first examples on disk, and not in their order.
+    positions = [everything.index(example) for example in thirty]
+    assert abs(np.mean(positions) - 716) < 60
+    assert positions != sorted(positions)
+    with pytest.raises(ValueError, match=r"fraction of the data in \(0, 1\]; got 0"):
+        read(0.0)
+
+
+def test_a_cache_holds_the_stripes_of_the_host_and_gives_the_same_bytes(data_dir, capsys):
+    dataset = open_dataset("digits", "train", data_dir)
+    order = ExampleOrder(1433, 16, seed=0, num_stripes=4)
+    rows = np.arange(4, 8)  # the second of four hosts, the second stripe
+    in_memory = cached(dataset, "raw", order.examples_of(rows))
+    assert "Reading 358 examples" in capsys.readouterr().out
+    for step in (0, 1000):
+        indices = order.indices(step, rows)
+        assert in_memory.records.read(indices) == list(dataset.records.read(indices))
+    with pytest.raises(KeyError):
+        in_memory.records.read(order.indices(0, np.arange(1)))
+    assert cached(dataset, "none", order.examples_of(rows)) is dataset
+    with pytest.raises(ValueError, match="Unknown cache 'ram'"):
+        cached(dataset, "ram", order.examples_of(rows))
+
+
+def test_a_cache_that_would_not_fit_is_refused(data_dir, monkeypatch):
+    dataset = open_dataset("digits", "train", data_dir)
+    monkeypatch.setattr(type(dataset.records), "__len__", lambda self: 1)
+    monkeypatch.setattr(dataset.records, "num_bytes", lambda: 2**50)
+    with pytest.raises(ValueError, match=r"1048576.0 GiB of raw examples .* memory; .* are free"):
+        cached(dataset, "raw", np.arange(1))
