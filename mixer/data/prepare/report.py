@@ -1,0 +1,80 @@
+"""What is said of a dataset that was made of images, and how to train on it."""
+
+import collections
+import dataclasses
+from collections.abc import Collection
+
+from mixer.data.prepare.sources import SPLITS
+
+
+@dataclasses.dataclass(frozen=True)
+class IngestReport:
+    """What a dataset of images holds, and what of its source it does not.
+
+    `images` counts split -> class -> images, `unreadable` gives file -> reason, and `ignored`
+    counts the files by their suffix that were not looked at, as they are no images.
+    """
+
+    source: str
+    path: str
+    images: dict[str, dict[str, int]]
+    unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
+    ignored: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """The number of images of each split."""
+        return {split: sum(counts.values()) for split, counts in self.images.items()}
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes in the order of their labels."""
+        return list(next(iter(self.images.values())))
+
+    @property
+    def empty_classes(self) -> list[str]:
+        """The classes without an image in any split."""
+        counts = self.images.values()
+        return [name for name in self.class_names if not any(split[name] for split in counts)]
+
+    def summary(self) -> str:
+        """Returns the lines to show at the end."""
+        lines = [f"Wrote {sum(self.splits.values()):,} images to {self.path}"]
+        lines += [f"  {split:<12} {self._split_line(split)}" for split in self.images]
+        lines += [f"  {'classes':<12} {len(self.class_names):,}"]
+        if empty := self.empty_classes:
+            lines += [f"  {'no image':<12} {len(empty):,} classes: {_some(empty)}"]
+        if self.unreadable:
+            lines += [f"  {'left out':<12} {len(self.unreadable):,} unreadable files"]
+        if self.ignored:
+            kinds = [f"{count:,} {kind or 'no suffix'}" for kind, count in self.ignored.items()]
+            lines += [f"  {'ignored':<12} {_some(kinds)}"]
+        return "\n".join([*lines, f"  {'report':<12} {self.path}/ingest_report.json"])
+
+    def _split_line(self, split: str) -> str:
+        counts = {name: count for name, count in self.images[split].items() if count}
+        smallest, largest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+        line = f"{self.splits[split]:,} images"
+        if counts[smallest] == counts[largest]:
+            return f"{line}, {counts[largest]:,} in each class"
+        sizes = f"{smallest} ({counts[smallest]:,}), largest {largest} ({counts[largest]:,})"
+        return f"{line}; smallest class {sizes}"
+
+
+def training_flags(name: str, data_dir: str, splits: Collection[str]) -> str:
+    """Returns the flags of `mixer.main` that train on a dataset and test on what is for testing."""
+    flags = {"dataset": name}
+    if data_dir:
+        flags["data_dir"] = data_dir
+    tests = [split for split in splits if split in SPLITS[1:]]
+    if "train" in splits and tests:
+        flags |= {"train_split": "train", "eval_split": tests[0]}
+    elif "train" in splits:
+        flags |= {"train_split": "'train[:95%]'", "eval_split": "'train[95%:]'"}
+    elif tests:
+        flags |= {"eval_split": tests[0]}
+    return " ".join(f"--config.{key}={value}" for key, value in flags.items())
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -1,0 +1,77 @@
+"""Datasets that TFDS itself downloads and writes."""
+
+import dataclasses
+import pathlib
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from mixer.data.datasets import DatasetRow
+from mixer.data.prepare.destination import allow_open_files, local_folder, write_alone
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedDataset:
+    """A dataset of TFDS on disk; `splits` holds the number of examples of each."""
+
+    path: str
+    splits: dict[str, int]
+    num_classes: int
+    was_there: bool
+
+    def summary(self) -> str:
+        """Returns the lines to show at the end."""
+        lines = [f"{'Already prepared' if self.was_there else 'Prepared'}: {self.path}"]
+        lines += [f"  {split:<12} {count:,} examples" for split, count in self.splits.items()]
+        return "\n".join([*lines, f"  {'classes':<12} {self.num_classes:,}"])
+
+
+def prepare_tfds(
+    row: DatasetRow, *, data_dir: str = "", num_shards: int | None = None
+) -> PreparedDataset:
+    """Downloads a dataset of TFDS and writes it as ArrayRecord files, unless it lies there already.
+
+    Args:
+      row: which dataset.
+      data_dir: where TFDS keeps its datasets; "" for its default.
+      num_shards: files per split; None for files of 64 MiB to 1 GiB.
+
+    Raises:
+      ValueError: what must be downloaded by hand is missing, or TFDS does not know the dataset.
+    """
+    root = local_folder(data_dir)
+    try:
+        builder = tfds.builder(row.tfds_name, data_dir=root)
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(f"TFDS cannot prepare {row.tfds_name}. {row.how_to_get}") from error
+    was_there = builder.is_prepared()
+    if not was_there:
+        with write_alone(pathlib.Path(builder.data_dir).parent):
+            _download_and_prepare(builder, row, root, num_shards)
+    return PreparedDataset(
+        path=str(builder.data_dir),
+        splits={name: split.num_examples for name, split in builder.info.splits.items()},
+        num_classes=row.num_classes,
+        was_there=was_there,
+    )
+
+
+def _download_and_prepare(
+    builder: tfds.core.DatasetBuilder,
+    row: DatasetRow,
+    root: pathlib.Path,
+    num_shards: int | None,
+) -> None:
+    allow_open_files()
+    try:
+        builder.download_and_prepare(
+            file_format="array_record",
+            download_config=tfds.download.DownloadConfig(num_shards=num_shards),
+        )
+    except (AssertionError, FileNotFoundError, tf.errors.NotFoundError) as error:
+        if not row.how_to_get:
+            raise
+        raise ValueError(
+            f"Expected the files of {row.tfds_name} that must be downloaded by hand in "
+            f"{root / 'downloads' / 'manual'}. {row.how_to_get}\nTFDS says: {error}"
+        ) from error
