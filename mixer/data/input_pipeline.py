@@ -5,7 +5,9 @@ evaluation reads the split in order, once, and pads the last batch with examples
 Batches hold `images`, uint8 `[rows, H, W, 3]`, and `labels`, int32 `[rows, labels_per_image]`.
 """
 
-from collections.abc import Callable, Iterator
+import atexit
+import weakref
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -58,6 +60,14 @@ class TrainInput:
         Raises:
           DamagedExample: names the file, the position in it and what is wrong.
         """
+        batches = self._batches(first_step, on_damage)
+        # An iterator that outlives the interpreter waits for ever for threads that need Python.
+        atexit.register(_close, weakref.ref(batches))
+        return batches
+
+    def _batches(
+        self, first_step: int, on_damage: OnDamage | None
+    ) -> Generator[HostBatch, None, None]:
         errors = (tf.errors.OpError, DamagedExample)  # looked up now: at exit TensorFlow is gone
         step = first_step
         replaced: np.ndarray | None = None  # the indices of this step's batch after replacement
@@ -176,6 +186,12 @@ class EvalInput:
                 if damage := self._damage(int(index)):
                     raise DamagedExample(damage) from error
             raise
+
+
+def _close(reference: weakref.ref[Generator[HostBatch, None, None]]) -> None:
+    generator = reference()
+    if generator is not None:
+        generator.close()
 
 
 def _damage(
