@@ -305,6 +305,9 @@ def test_more_than_fits_into_memory_is_sorted_on_disk(ingest, source, monkeypatc
 
 
 INGEST = """
+import signal
+# Tests that run in the background ignore SIGINT, and so would this child of theirs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys
 from mixer.data.prepare import ingest_images
 
