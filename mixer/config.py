@@ -1,6 +1,6 @@
 """Config discipline: every key is known and read, and a resumed run has the config it began with.
 
-Configs are locked `ml_collections.ConfigDict`s without defaults in the reader: a key that is read
+Configs are `ml_collections.ConfigDict`s, read without defaults: a key that is read
 must be in the config, and a key that nothing reads is an error, because it would silently have no
 effect.
 """
