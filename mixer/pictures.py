@@ -15,8 +15,8 @@ _PANELS = (  # title, key, scale
 )
 
 
-def draw_curves(workdir: pathlib.Path) -> pathlib.Path:
-    """Draws `metrics.jsonl` into `curves.png` and returns the picture's path."""
+def draw_curves(workdir: pathlib.Path) -> None:
+    """Draws `metrics.jsonl` into `curves.png`."""
     lines = read_metrics(workdir)
     figure = Figure(figsize=(10, 6), layout="constrained")
     for axes, (title, key, scale) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
@@ -27,9 +27,7 @@ def draw_curves(workdir: pathlib.Path) -> pathlib.Path:
         axes.set_title(title)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-    path = workdir / "curves.png"
-    figure.savefig(path, dpi=100)
-    return path
+    figure.savefig(workdir / "curves.png", dpi=100)
 
 
 def draw_images(images: np.ndarray, labels: np.ndarray, path: pathlib.Path) -> None:

@@ -1,7 +1,6 @@
 """The device mesh, and which device holds which part of the batch and of the state."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -47,8 +46,7 @@ def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
 
 def to_global(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
     """Returns the global device batch from this process's rows of it (`local_rows`)."""
-
-    def put(local: Any) -> jax.Array:
-        return jax.make_array_from_process_local_data(sharding, local)
-
-    return {name: put(local) for name, local in batch.items()}
+    return {
+        name: jax.make_array_from_process_local_data(sharding, local)
+        for name, local in batch.items()
+    }

@@ -59,6 +59,7 @@ class FolderRecords:
         return sum(path.stat().st_size for path in self._paths)
 
     def fingerprint(self) -> str:
+        """Returns a hash of the names alone: a look at millions of sizes would take minutes."""
         names = "\n".join(str(path.relative_to(self._root)) for path in self._paths)
         return hashlib.sha256(names.encode()).hexdigest()[:16]
 
