@@ -1,4 +1,5 @@
-# Sourced by quickstart.sh and test.sh: makes the virtual environment .venv of this clone, once.
+# Sourced by quickstart.sh, test.sh and tpu_worker.sh: makes the virtual environment .venv of this
+# clone, once.
 #
 #   prepare_environment NAME REQUIREMENTS_FILE
 #

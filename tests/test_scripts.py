@@ -14,6 +14,8 @@ from sklearn.datasets import load_sample_image
 
 ROOT = pathlib.Path(__file__).parent.parent
 ENTRY_SCRIPTS = ["quickstart.sh", "test.sh"]
+TPU_SCRIPTS = ["launch_tpu.sh", "tpu_worker.sh"]  # the rest of their tests: tests/launch
+SOURCED = ["environment.sh", "tpu_flags.sh", "tpu_slice.sh"]
 PYTHON_SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 
 
@@ -43,7 +45,7 @@ def write_program(path: pathlib.Path, text: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("script", ENTRY_SCRIPTS)
+@pytest.mark.parametrize("script", [*ENTRY_SCRIPTS, *TPU_SCRIPTS])
 def test_help_of_shell_scripts(script, tmp_path):
     result = run("bash", str(ROOT / "scripts" / script), "--help", cwd=tmp_path)
     assert result.returncode == 0
@@ -58,7 +60,7 @@ def test_help_of_python_scripts(script, tmp_path):
 
 def test_every_script_is_tested_here():
     scripts = {path.name for path in (ROOT / "scripts").iterdir() if path.is_file()}
-    assert scripts == {*ENTRY_SCRIPTS, *PYTHON_SCRIPTS, "environment.sh"}
+    assert scripts == {*ENTRY_SCRIPTS, *TPU_SCRIPTS, *SOURCED, *PYTHON_SCRIPTS}
 
 
 def test_the_input_benchmark_reports_every_recipe(tmp_path):

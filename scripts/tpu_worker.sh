@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# Runs on every worker of a Cloud TPU slice, called by launch_tpu.sh over ssh.
+#
+# One program at a time: it holds the lock .run/lock for as long as it lives, so that neither a
+# stale process number nor a second start can be mistaken for it. Everything else in .run is text:
+# command, pid, log, log.old (of the start before), and exit_code once it ended by itself.
+set -euo pipefail
+
+if [ $# = 0 ] || [ "$1" = --help ] || [ "$1" = -h ]; then
+    cat <<'END'
+Usage: bash scripts/tpu_worker.sh COMMAND, on a worker of a Cloud TPU slice:
+  setup                  make the environment .venv, with a Python 3.12 of its own if need be
+  start [ARGUMENT ...]   start python -m mixer.main with the arguments, in the background
+  state                  print the host's name and: running, exited CODE, vanished or idle
+  follow LINES SECONDS   print the log from after line LINES (-N: only the last N) until the program
+                         ends or the seconds are over, then a line: @mixer LINES STATE
+  failure                print the end of the log if the program ended with an error
+  stop [SECONDS]         end the program, by force after SECONDS (20), and forget it
+END
+    exit
+fi
+cd "$(dirname "$0")/.."
+source scripts/environment.sh
+run=.run
+mkdir -p "$run"
+
+setup() {
+    # The TPU images come with Python 3.10. uv brings a whole 3.12 without root and without apt,
+    # which is often locked by an upgrade in the first minutes of a machine.
+    if ! (find_python) >/dev/null 2>&1; then
+        say "No Python 3.11 or newer on this image: getting 3.12 through uv"
+        python3 -m pip install --user --quiet 'uv>=0.5,<1' &&
+            python3 -m uv python install 3.12 &&
+            PYTHON=$(python3 -m uv python find 3.12) ||
+            fail "expected uv to install Python 3.12, got the output above;" \
+                "install Python 3.11 or 3.12 on the workers, then run setup again"
+    fi
+    prepare_environment tpu requirements-tpu.txt
+}
+
+state() {
+    if [ -e "$run/lock" ] && ! flock --shared --nonblock "$run/lock" true; then
+        echo running
+    elif [ -e "$run/exit_code" ]; then
+        echo "exited $(cat "$run/exit_code")"
+    elif [ -e "$run/pid" ]; then
+        echo vanished # neither alive nor ended by itself: the machine was restarted
+    else
+        echo idle
+    fi
+}
+
+start() {
+    local command
+    [ -x .venv/bin/python ] ||
+        fail "expected the environment $PWD/.venv, got none; run: launch_tpu.sh setup"
+    exec 8>"$run/starting"
+    flock 8 # one start at a time
+    command=$(printf '%q ' "$@")
+    if [ "$(state)" = running ]; then
+        [ "$command" = "$(cat "$run/command")" ] ||
+            fail "expected no other run on $(hostname), got one with the arguments" \
+                "$(cat "$run/command"); run: launch_tpu.sh stop"
+        say "$(hostname): already running"
+        return
+    fi
+    rm -f "$run/exit_code" "$run/pid"
+    [ ! -e "$run/log" ] || mv "$run/log" "$run/log.old"
+    printf '%s\n' "$command" >"$run/command"
+    setsid bash scripts/tpu_worker.sh supervise "$@" </dev/null >"$run/log" 2>&1 8>&- &
+    for _ in $(seq 100); do
+        [ ! -e "$run/pid" ] || break
+        sleep 0.1
+    done
+    [ -e "$run/pid" ] || fail "the program did not start within 10 s: $(cat "$run/log")"
+    say "$(hostname): started"
+}
+
+supervise() {
+    local code=0
+    exec 9>"$run/lock"
+    flock --timeout 5 9 || fail "another run holds $PWD/$run/lock"
+    echo $$ >"$run/pid"
+    # The program inherits the lock: it counts as running even if this shell is killed.
+    PYTHONUNBUFFERED=1 .venv/bin/python -m mixer.main "$@" || code=$?
+    echo "$code" >"$run/exit_code.new"
+    mv "$run/exit_code.new" "$run/exit_code"
+}
+
+follow() {
+    local lines=$1 deadline=$((SECONDS + $2)) total state
+    touch "$run/log"
+    [ "$lines" -ge 0 ] || lines=$(($(wc -l <"$run/log") + lines))
+    while :; do
+        state=$(state) # before the log is read: after the end nothing is added to it
+        total=$(wc -l <"$run/log")
+        [ "$lines" -ge 0 ] && [ "$lines" -le "$total" ] || lines=0 # started anew meanwhile
+        # Only whole lines, so that the next call can go on after the last one.
+        [ "$lines" -eq "$total" ] || sed -n "$((lines + 1)),${total}p" "$run/log"
+        lines=$total
+        [ "$state" = running ] && [ "$SECONDS" -lt "$deadline" ] || break
+        sleep 0.2
+    done
+    echo "@mixer $lines $state"
+}
+
+failure() {
+    case $(state) in
+    "exited 0" | running | idle) ;;
+    *)
+        echo "$(hostname) $(state), the end of its log:"
+        tail -n 30 "$run/log" | sed "s/^/  /"
+        ;;
+    esac
+}
+
+stop() {
+    local group
+    if [ "$(state)" = running ]; then
+        group=$(cat "$run/pid") # of the session that start made
+        kill -TERM -- "-$group" 2>/dev/null || true
+        flock --timeout "${1:-20}" "$run/lock" true || {
+            kill -KILL -- "-$group" || true
+            flock --timeout 10 "$run/lock" true || fail "$(hostname): process $group does not end"
+        }
+    fi
+    rm -f "$run/pid" "$run/exit_code" "$run/command"
+    say "$(hostname): stopped"
+}
+
+case $1 in
+state) echo "$(hostname) $(state)" ;;
+setup | start | supervise | follow | failure | stop) "$@" ;;
+*) fail "expected setup, start, state, follow, failure or stop, got: $1; see --help" ;;
+esac
