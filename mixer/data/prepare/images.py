@@ -75,9 +75,10 @@ def _tar_images(files: ClassFiles, ignored: collections.Counter[str]) -> Iterato
                     ignored[path.suffix] += 1
                     continue
                 file = archive.extractfile(member) if member.isfile() else None
-                problem = "is there twice" if path in seen else ""
-                content = file.read() if file else b""
-                problem = problem if file else "is a link or a device, not a file"
+                if file is None:
+                    content, problem = b"", "is a link or a device, not a file"
+                else:
+                    content, problem = file.read(), "is there twice" if path in seen else ""
                 yield _Image(label, str(path), where, content, problem)
                 seen.add(path)
     except (tarfile.TarError, OSError, EOFError) as error:
