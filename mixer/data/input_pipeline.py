@@ -60,10 +60,7 @@ class TrainInput:
         Raises:
           DamagedExample: names the file, the position in it and what is wrong.
         """
-        batches = self._batches(first_step, on_damage)
-        # An iterator that outlives the interpreter waits for ever for threads that need Python.
-        atexit.register(_close, weakref.ref(batches))
-        return batches
+        return _closed_at_exit(self._batches(first_step, on_damage))
 
     def _batches(
         self, first_step: int, on_damage: OnDamage | None
@@ -162,7 +159,7 @@ class EvalInput:
         batches = batches.map(prepare, tf.data.AUTOTUNE, deterministic=True)
         batches = batches.batch(len(rows), drop_remainder=True)
         batches = batches.cache() if cache else batches
-        self._batches = batches.prefetch(prefetch)
+        self._prepared = batches.prefetch(prefetch)
         self._damage = lambda index: _damage(dataset, index, preprocess)
         self._indices = lambda batch: np.minimum(batch * batch_size + rows, num_examples - 1)
 
@@ -175,10 +172,13 @@ class EvalInput:
         Raises:
           DamagedExample: names the file, the position in it and what is wrong; nothing is left out.
         """
-        errors = (tf.errors.OpError, DamagedExample)
+        return _closed_at_exit(self._batches())
+
+    def _batches(self) -> Generator[HostBatch, None, None]:
+        errors = (tf.errors.OpError, DamagedExample)  # as in TrainInput
         done = 0
         try:
-            for batch in self._batches.as_numpy_iterator():
+            for batch in self._prepared.as_numpy_iterator():
                 yield batch
                 done += 1
         except errors as error:
@@ -186,6 +186,12 @@ class EvalInput:
                 if damage := self._damage(int(index)):
                     raise DamagedExample(damage) from error
             raise
+
+
+def _closed_at_exit(batches: Generator[HostBatch, None, None]) -> Iterator[HostBatch]:
+    """Returns the same; what outlives the interpreter waits for ever for threads that need it."""
+    atexit.register(_close, weakref.ref(batches))
+    return batches
 
 
 def _close(reference: weakref.ref[Generator[HostBatch, None, None]]) -> None:

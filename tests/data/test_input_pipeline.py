@@ -1,12 +1,16 @@
 """Batches: a function of (seed, step) and rows; evaluation counts every example once."""
 
 import itertools
+import pathlib
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from mixer.data.datasets import open_dataset
 from mixer.data.input_pipeline import EvalInput, TrainInput
@@ -23,8 +27,8 @@ def batches_from(data_dir):
         size=8, crop_area=(0.3, 1.0), flip=True, randaugment_layers=0, randaugment_magnitude=0.0
     )
 
-    def make(first_step: int, rows: np.ndarray, count: int, seed: int = 0, num_stripes: int = 1):
-        order = ExampleOrder(len(dataset.records), 48, seed, num_stripes)
+    def make(first_step: int, rows: np.ndarray, count: int, seed: int = 0):
+        order = ExampleOrder(len(dataset.records), 48, seed)
         train = TrainInput(dataset, order, preprocess, rows=rows, prefetch=2)
         return list(itertools.islice(train.batches(first_step), count))
 
@@ -43,24 +47,70 @@ def test_shapes_and_types(batches_from):
     assert (batch["labels"].shape, batch["labels"].dtype) == ((48, 1), np.int32)
 
 
-def test_a_batch_is_the_same_whenever_the_run_starts(batches_from):
-    rows = np.arange(48)
-    stream = batches_from(25, rows, 10)  # over the edge of an epoch at step 29.9
-    for step in (25, 29, 30, 34):
-        assert_same(batches_from(step, rows, 1)[0], stream[step - 25])
-    assert_same(batches_from(10**9, rows, 2)[1], batches_from(10**9 + 1, rows, 1)[0])
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of 52 JPEGs in two classes: parts of two photos, of several sizes."""
+    root = tmp_path_factory.mktemp("photos")
+    for name in ("china", "flower"):
+        photo = Image.fromarray(load_sample_image(f"{name}.jpg"))
+        (root / "train" / name).mkdir(parents=True)
+        for number in range(26):
+            part = photo.crop((8 * number, 4 * number, 9 * number + 100, 4 * number + 80))
+            part.save(root / "train" / name / f"{number}.jpg", quality=80 + number % 9)
+    return f"folder:{root}"
 
 
-@pytest.mark.parametrize("num_stripes", [1, 8])
-def test_a_batch_is_the_same_on_any_number_of_hosts(batches_from, num_stripes):
-    whole = batches_from(7, np.arange(48), 1, num_stripes=num_stripes)[0]
-    for hosts in (2, 4, 8):
-        parts = [
-            batches_from(7, rows, 1, num_stripes=num_stripes)[0]
-            for rows in np.split(np.arange(48), hosts)
-        ]
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in whole}
-        assert_same(joined, whole)
+ROWS = np.arange(16)
+# The 52 examples are three and a quarter batches: without stripes an epoch ends within batch 3, and
+# another with batch 12. Of eight stripes some hold 6 examples, and others 7, two in each batch:
+# there epochs end with the batches 2 and 6 and within 3.
+EPOCH_EDGES = (2, 3, 6, 7, 12, 13)
+
+
+@pytest.fixture(scope="module", params=["digits", "photos with RandAugment, in 8 stripes"])
+def start(request, data_dir, photos):
+    """Returns a function (step, rows) -> the augmented batches of a run from there on."""
+    is_photos = request.param != "digits"
+    name, split = (photos, "train") if is_photos else ("digits", "train[:52]")
+    dataset = open_dataset(name, split, data_dir)
+    assert len(dataset.records) == 52
+    preprocess = make_train_preprocess(
+        size=16,
+        crop_area=(0.3, 1.0),
+        flip=True,
+        randaugment_layers=2 if is_photos else 0,
+        randaugment_magnitude=15.0,
+    )
+    order = ExampleOrder(52, len(ROWS), seed=0, num_stripes=8 if is_photos else 1)
+
+    def start(step: int, rows: np.ndarray):
+        return TrainInput(dataset, order, preprocess, rows=rows, prefetch=2).batches(step)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(start):
+    """The first 65 batches, 20 epochs, of a run that never stopped."""
+    batches = list(itertools.islice(start(0, ROWS), 65))
+    assert len({batch["images"].tobytes() for batch in batches}) == 65
+    return batches
+
+
+def test_a_batch_is_the_same_whenever_the_run_starts(start, uninterrupted):
+    random_steps = np.random.default_rng(0).choice(65, 20, replace=False).tolist()
+    for step in {*random_steps, *EPOCH_EDGES}:
+        assert_same(next(start(step, ROWS)), uninterrupted[step])
+    assert_same(next(itertools.islice(start(10**9, ROWS), 1, None)), next(start(10**9 + 1, ROWS)))
+
+
+@pytest.mark.parametrize("hosts", [2, 4, 8])
+def test_a_batch_is_the_same_on_any_number_of_hosts(start, uninterrupted, hosts):
+    parts = [start(2, rows) for rows in np.split(ROWS, hosts)]
+    for step in range(2, 8):
+        batch = [next(part) for part in parts]
+        joined = {name: np.concatenate([part[name] for part in batch]) for name in batch[0]}
+        assert_same(joined, uninterrupted[step])
 
 
 def test_another_seed_gives_another_batch_and_an_example_is_augmented_anew(batches_from):
@@ -201,3 +251,44 @@ def batches_of(dataset, first_step):
     return TrainInput(dataset, order, preprocess, rows=np.arange(64), prefetch=1).batches(
         first_step
     )
+
+
+# The end of the process --------------------------------------------------------------------------
+
+
+LEAVES_ITERATORS = """
+import sys, time
+import numpy as np
+from mixer.data.datasets import open_dataset
+from mixer.data.input_pipeline import EvalInput, TrainInput
+from mixer.data.order import ExampleOrder
+from mixer.data.preprocess import make_eval_preprocess, make_train_preprocess
+
+dataset = open_dataset("digits", "train", sys.argv[1])
+read = dataset.records.read
+dataset.records.read = lambda indices: (time.sleep(1), read(indices))[1]  # one is under way
+options = {"rows": np.arange(8), "prefetch": 20}
+preprocess = make_train_preprocess(
+    size=8, crop_area=(0.3, 1.0), flip=True, randaugment_layers=0, randaugment_magnitude=0.0
+)
+order = ExampleOrder(len(dataset.records), 8, seed=0)
+training = TrainInput(dataset, order, preprocess, **options).batches(0)
+preprocess = make_eval_preprocess(size=8, crop="resize_crop", resize=8)
+evaluation = EvalInput(dataset, preprocess, batch_size=8, cache=False, **options).batches()
+print(next(training)["images"].shape, next(evaluation)["images"].shape)
+"""
+
+
+def test_iterators_that_are_still_there_do_not_keep_the_process_from_ending(data_dir):
+    process = subprocess.Popen(
+        [sys.executable, "-c", LEAVES_ITERATORS, data_dir],
+        cwd=pathlib.Path(__file__).parent.parent.parent,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "(8, 8, 8, 3) (8, 8, 8, 3)\n"
+        assert process.wait(timeout=15) == 0
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,6 +1,9 @@
 """Datasets made of images on disk: bytes, labels, counts, refusals, interruptions, the script."""
 
 import contextlib
+import dataclasses
+import errno
+import hashlib
 import io
 import json
 import os
@@ -20,6 +23,7 @@ from sklearn.datasets import load_sample_image
 
 from mixer.data import prepare
 from mixer.data.datasets import DatasetRow
+from mixer.data.prepare.sources import ClassFiles, find_classes
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PHOTO = Image.fromarray(load_sample_image("china.jpg"))
@@ -218,6 +222,40 @@ def test_a_tar_file_that_was_cut_short_is_unreadable(ingest, tmp_path, kept):
     assert report.images["train"] == {"n01": 0, "n02": 1}
 
 
+def test_a_tar_file_that_cannot_be_opened_is_unreadable(ingest, tmp_path):
+    write_tar(tmp_path / "source" / "n01.tar", {"0.jpg": encode(0)})
+    path = tmp_path / "source" / "n02.tar"
+    path.symlink_to("nowhere")  # as root, who may read everything, sees it too
+    with pytest.raises(ValueError, match="n02.tar cannot be read: No such file.*\n.*=skip"):
+        ingest(tmp_path / "source")
+    assert not (tmp_path / "data" / "pets").exists()
+    report = ingest(tmp_path / "source", unreadable="skip")
+    assert report.unreadable == {str(path): "cannot be read: No such file or directory"}
+    assert report.images["train"] == {"n01": 1, "n02": 0}
+    assert report.ignored == {}
+
+
+def test_a_tar_file_that_fails_while_it_is_read_is_unreadable(ingest, tmp_path, monkeypatch):
+    write_tar(tmp_path / "source" / "n01.tar", {"0.jpg": encode(0)})
+    path = tmp_path / "source" / "n02.tar"
+    write_tar(path, {f"{index}.jpg": encode(index) for index in range(20)})
+    next_member = tarfile.TarFile.next
+
+    def fail_at_the_eighth(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+        if len(archive.members) == 7:
+            raise OSError(errno.EIO, "Input/output error")
+        return next_member(archive)
+
+    monkeypatch.setattr(tarfile.TarFile, "next", fail_at_the_eighth)
+    with pytest.raises(ValueError, match="n02.tar is a broken tar file: .*Input/output error"):
+        ingest(tmp_path / "source")
+    report = ingest(tmp_path / "source", unreadable="skip")
+    assert report.unreadable == {
+        str(path): "is a broken tar file: [Errno 5] Input/output error",
+    }
+    assert report.images == {"train": {"n01": 1, "n02": 7}}  # what was read before is kept
+
+
 def test_links_and_second_members_of_a_name_are_unreadable(ingest, tmp_path):
     path = tmp_path / "source" / "n01.tar"
     write_tar(path, {"0.jpg": encode(0)})
@@ -361,6 +399,23 @@ def test_after_a_kill_the_same_command_starts_again(ingest, source, tmp_path):
     assert len(read_back(report.path, "train")) == 8
 
 
+def test_the_place_is_locked_before_the_source_is_looked_at(ingest, source, tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "pets"
+    refusals = []
+
+    def scan_while_another_process_tries(*arguments: object) -> list[ClassFiles]:
+        for _ in range(2):  # the first refusal does not take the lock away
+            with pytest.raises(ValueError, match="alone; another process does so now") as caught:
+                ingest(tmp_path / "nowhere")
+            refusals.append(caught.value)
+            assert folder.exists()
+        return find_classes(*arguments)
+
+    monkeypatch.setattr("mixer.data.prepare.ingest.find_classes", scan_while_another_process_tries)
+    assert ingest(source).splits == {"test": 2, "train": 8}
+    assert len(refusals) == 2
+
+
 def test_an_interrupt_leaves_nothing_behind(source, tmp_path):
     with stuck_ingestion(source, tmp_path / "data") as (process, pipe):
         process.send_signal(signal.SIGINT)
@@ -389,6 +444,53 @@ def test_a_missing_manual_download_says_how_to_get_it(tmp_path):
     with pytest.raises(ValueError, match="downloads/manual. Put two tar files there.\nTFDS says"):
         prepare.prepare_tfds(row, data_dir=str(tmp_path))
     assert not list(tmp_path.glob("imagenet2012/*"))
+
+
+@pytest.fixture
+def cifar10_by_hand(tmp_path, monkeypatch) -> pathlib.Path:
+    """A CIFAR-10 of ten images a file, as one would download it by hand."""
+    path = tmp_path / "by_hand.tar.gz"
+    files = {f"data_batch_{number}.bin": number for number in range(1, 6)} | {"test_batch.bin": 6}
+    images = {
+        name: b"".join(bytes([i]) + bytes([n]) * 3072 for i in range(10))
+        for name, n in files.items()
+    }
+    images["batches.meta.txt"] = b"\n".join(b"class %d" % label for label in range(10))
+    write_tar(path, {f"cifar-10-batches-bin/{name}": content for name, content in images.items()})
+    builder = tfds.image_classification.Cifar10
+    ((url, info),) = builder.url_infos.items()
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    info = dataclasses.replace(info, size=path.stat().st_size, checksum=checksum)
+    monkeypatch.setattr(builder, "url_infos", {url: info})
+    return path
+
+
+def test_without_a_network_what_to_download_by_hand_is_said_and_then_taken(
+    tmp_path, monkeypatch, cifar10_by_hand
+):
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("mixer.data.prepare.tfds_datasets._RETRIES", 1)
+    row, data_dir = DatasetRow("cifar10", 10), tmp_path / "data"
+    start = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="Expected to download .* of cifar10; got: ") as caught:
+            prepare.prepare_tfds(row, data_dir=str(data_dir))
+        assert "Unable to connect to proxy" in str(caught.value)
+        assert str(caught.value).endswith(
+            f"put it into {data_dir}/downloads/manual as\n  cifar-10-binary.tar.gz from "
+            "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+        )
+        assert not (data_dir / "cifar10").exists()
+    assert time.monotonic() - start < 60  # TFDS's own patience is 204 s for each
+    manual = data_dir / "downloads" / "manual" / "cifar-10-binary.tar.gz"
+    write(manual, b"half of it")
+    with pytest.raises(ValueError, match="cifar-10-binary.tar.gz, has wrong checksum"):
+        prepare.prepare_tfds(row, data_dir=str(data_dir))
+    write(manual, cifar10_by_hand.read_bytes())
+    assert prepare.prepare_tfds(row, data_dir=str(data_dir)).splits == {"train": 50, "test": 10}
 
 
 def test_a_dataset_that_tfds_does_not_have_says_how_to_make_it(tmp_path):

@@ -1,5 +1,7 @@
 """The TFDS builder of a dataset of images: features, keys, examples and the report."""
 
+import contextlib
+import io
 import json
 import pathlib
 from collections.abc import Iterable, Iterator
@@ -38,17 +40,27 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         self._classes = classes
         self._report = report
         self._progress = progress
-        self._least = num_shards or 1
+        self._num_shards = num_shards
         self._check = check
         self._fail = fail
         super().__init__(data_dir=data_dir, file_format="array_record")
 
-    def check_tars(self) -> None:
-        """Finds tar files that were cut short, before hours are spent on the others.
+    def write(self) -> None:
+        """Writes the dataset, and the report beside it.
 
         Raises:
-          ValueError: there are some, and unreadable files are not to be skipped.
+          ValueError: an image is unreadable and not to be skipped, a member of a tar file points
+            outside of it, or a split has fewer images than shards.
         """
+        self._check_tars()
+        tfds.disable_progress_bar()
+        with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download; there is none
+            self.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(num_shards=self._num_shards)
+            )
+
+    def _check_tars(self) -> None:
+        """Finds tar files that were cut short, before hours are spent on the others."""
         for files in self._classes:
             if not files.path.is_dir() and (problem := tar_problem(files.path)):
                 self._report.unreadable[str(files.path)] = problem
@@ -93,10 +105,10 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
                 )
             self._progress.advance(len(content))
         self._fail_if(len(unreadable) > 0)
-        count = self._report.splits[split]
-        if count < self._least:
+        count, least = self._report.splits[split], self._num_shards or 1
+        if count < least:
             raise ValueError(
-                f"Expected at least {self._least} readable images, one for each shard, "
+                f"Expected at least {least} readable images, one for each shard, "
                 f"in the split {split!r} of {self._report.source}; found {count}."
             )
         self._progress.start(f"{split}: sorting and writing", count)
@@ -119,16 +131,9 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
 
 
 class _CountingWriter(ExampleWriter):
-    """Writes as TFDS does and moves the progress."""
-
     def __init__(self, progress: Progress, **kwargs: Any):
         super().__init__(**kwargs)
         self._progress = progress
 
     def write(self, path: str, examples: Iterable[Any]) -> Any:
-        return super().write(path, self._count(examples))
-
-    def _count(self, examples: Iterable[Any]) -> Iterator[Any]:
-        for example in examples:
-            yield example
-            self._progress.advance(1)
+        return super().write(path, self._progress.count(examples))

@@ -51,11 +51,13 @@ def write_alone(folder: pathlib.Path) -> Iterator[None]:
             ) from error
         for leftover in folder.glob("incomplete.*"):
             shutil.rmtree(leftover)
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # if nothing was written
     finally:
         os.close(handle)  # ends the lock, as the end of the process does
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # if nothing was written
 
 
 def check_disk(root: pathlib.Path, num_bytes: int) -> None:

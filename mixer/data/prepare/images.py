@@ -74,28 +74,28 @@ def _tar_images(files: ClassFiles, ignored: collections.Counter[str]) -> Iterato
                 if not is_image(path.name):
                     ignored[path.suffix] += 1
                     continue
-                content = archive.extractfile(member) if member.isfile() else None
-                if content is None:
-                    yield _Image(
-                        label, str(path), where, problem="is a link or a device, not a file"
-                    )
-                elif path in seen:
-                    yield _Image(label, str(path), where, problem="is there twice")
+                file = archive.extractfile(member) if member.isfile() else None
+                if file is None:
+                    content, problem = b"", "is a link or a device, not a file"
                 else:
-                    yield _Image(label, str(path), where, content.read())
+                    content, problem = file.read(), "is there twice" if path in seen else ""
+                yield _Image(label, str(path), where, content, problem)
                 seen.add(path)
     except (tarfile.TarError, OSError, EOFError) as error:
         yield _Image(label, "", str(files.path), problem=f"is a broken tar file: {error}")
 
 
 def tar_problem(path: pathlib.Path) -> str:
-    """Returns "" if a tar file ends as it should, with two blocks of zeros.
+    """Returns "" if a tar file can be read and ends as it should, with two blocks of zeros.
 
     One that was cut short between two members would otherwise read as complete.
     """
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - 1024, 0))
-        is_whole = file.read() == bytes(1024)
+    try:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - 1024, 0))
+            is_whole = file.read() == bytes(1024)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
     return "" if is_whole else "is a tar file without its end: cut short"
 
 

@@ -2,21 +2,12 @@
 
 import collections
 import contextlib
-import io
 import pathlib
 import re
 from collections.abc import Sequence
 
-import tensorflow_datasets as tfds
-
+from mixer.data.prepare import destination
 from mixer.data.prepare.builder import VERSION, ImagesBuilder
-from mixer.data.prepare.destination import (
-    allow_open_files,
-    check_disk,
-    local_folder,
-    refuse_existing,
-    write_alone,
-)
 from mixer.data.prepare.progress import Progress
 from mixer.data.prepare.report import IngestReport
 from mixer.data.prepare.sources import find_classes, label_names
@@ -54,13 +45,13 @@ def ingest_images(
         member of a tar file points outside of it, or the disk is too small.
     """
     _check_options(name, num_shards, unreadable, check)
-    root = local_folder(data_dir)
-    with write_alone(root / name), contextlib.closing(Progress()) as progress:
-        refuse_existing(root / name)
+    root = destination.local_folder(data_dir)
+    with destination.write_alone(root / name), contextlib.closing(Progress()) as progress:
+        destination.refuse_existing(root / name)
         ignored: collections.Counter[str] = collections.Counter()
         classes = find_classes(pathlib.Path(source).expanduser(), ignored)
         names = label_names(name, class_names, classes)
-        check_disk(root, sum(files.num_bytes for files in classes))
+        destination.check_disk(root, sum(files.num_bytes for files in classes))
         report = IngestReport(
             source=str(source),
             path=str(root / name / VERSION),
@@ -77,8 +68,8 @@ def ingest_images(
             check=check,
             fail=unreadable == "fail",
         )
-        builder.check_tars()
-        _write_images(builder, num_shards)
+        destination.allow_open_files()
+        builder.write()
     return report
 
 
@@ -96,12 +87,3 @@ def _check_options(name: str, num_shards: int | None, unreadable: str, check: st
             raise ValueError(f"Expected {option} to be {' or '.join(known)}; got {value!r}.")
     if num_shards is not None and num_shards < 1:
         raise ValueError(f"Expected at least one shard; got num_shards={num_shards}.")
-
-
-def _write_images(builder: ImagesBuilder, num_shards: int | None) -> None:
-    allow_open_files()
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download; there is none
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(num_shards=num_shards)
-        )

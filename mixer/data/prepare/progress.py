@@ -1,7 +1,10 @@
 """What a person sees while images are read and written."""
 
+import datetime
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import rich.console
 import rich.progress
@@ -25,48 +28,50 @@ class Progress:
             redirect_stdout=False,
             transient=True,
         )
-        self._task: rich.progress.TaskID | None = None
         self._seconds_per_show = 0.1 if console.is_terminal else _SECONDS_PER_LINE
         self._live.start()
 
     def start(self, stage: str, total: int) -> None:
         """Ends the stage before, and begins one of `total` units of work."""
         self._end_stage()
-        self._stage, self._total = stage, max(total, 1)
-        self._done = self._images = 0
-        self._begin = time.monotonic()
-        self._next_show = self._begin + self._seconds_per_show
-        self._task = self._live.add_task(stage, total=self._total, status="")
+        self._images = 0
+        self._live.add_task(stage, total=max(total, 1), status="")
+        self._next_show = time.monotonic() + self._seconds_per_show
 
     def advance(self, work: int) -> None:
         """Counts an image and the work done on it."""
-        self._done += work
+        (task,) = self._live.tasks
+        self._live.advance(task.id, work)
         self._images += 1
         if time.monotonic() >= self._next_show:
             self._next_show = time.monotonic() + self._seconds_per_show
-            self._show()
+            self._show(task)
+
+    def count(self, examples: Iterable[Any]) -> Iterator[Any]:
+        """Yields the same, each a unit of work."""
+        for example in examples:
+            yield example
+            self.advance(1)
 
     def close(self) -> None:
         """Ends the last stage."""
         self._end_stage()
         self._live.stop()
 
-    def _show(self) -> None:
-        assert self._task is not None
-        seconds = time.monotonic() - self._begin
-        left = round(seconds * (self._total / max(self._done, 1) - 1))
+    def _show(self, task: rich.progress.Task) -> None:
+        done, seconds = task.percentage / 100, task.elapsed or 0.0
+        left = round(seconds / done - seconds) if done else 0
         status = (
             f"{self._images:,} images, {self._images / seconds:,.0f} images/s, "
-            f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+            f"{datetime.timedelta(seconds=left)} left"
         )
-        self._live.update(self._task, completed=self._done, status=status)
+        self._live.update(task.id, status=status)
         if not self._console.is_terminal:
-            self._console.print(f"{self._stage}, {self._done / self._total:.0%}: {status}")
+            self._console.print(f"{task.description}, {done:.0%}: {status}")
 
     def _end_stage(self) -> None:
-        if self._task is not None:
-            seconds = time.monotonic() - self._begin
-            self._live.remove_task(self._task)
+        for task in self._live.tasks:
+            self._live.remove_task(task.id)
             self._live.refresh()
-            self._task = None
-            self._console.print(f"{self._stage}: {self._images:,} images in {seconds:,.1f} s")
+            images = f"{self._images:,} images in {task.elapsed:,.1f} s"
+            self._console.print(f"{task.description}: {images}")

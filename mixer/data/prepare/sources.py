@@ -61,7 +61,7 @@ def _find_classes_of_split(
         if entry.is_dir():
             files = ClassFiles(split, entry.name, path, _folder_size(path, ignored))
         elif _is_tar(entry):
-            files = ClassFiles(split, path.stem, path, entry.stat().st_size)
+            files = ClassFiles(split, path.stem, path, _size(entry))
         elif is_image(entry.name):
             raise ValueError(f"Expected images in class folders; got {path}. Expected: {_LAYOUTS}.")
         else:
@@ -86,10 +86,14 @@ def _folder_size(folder: pathlib.Path, ignored: collections.Counter[str]) -> int
                 f"Expected: {_LAYOUTS}."
             )
         if is_image(entry.name):
-            num_bytes += entry.stat().st_size if entry.is_file() else 0  # 0: a broken link
+            num_bytes += _size(entry)
         else:
             ignored[pathlib.Path(entry.name).suffix] += 1
     return num_bytes
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    return entry.stat().st_size if entry.is_file() else 0  # 0: a broken link
 
 
 def listing(folder: pathlib.Path) -> list[os.DirEntry[str]]:
@@ -103,7 +107,7 @@ def is_image(name: str) -> bool:
 
 
 def _is_tar(entry: os.DirEntry[str]) -> bool:
-    return entry.name.endswith(".tar") and entry.is_file()
+    return entry.name.endswith(".tar") and not entry.is_dir()
 
 
 def read_class_names(path: str) -> list[str]:
@@ -147,8 +151,4 @@ def label_names(
 
 
 def is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text == text.encode(errors="replace").decode()

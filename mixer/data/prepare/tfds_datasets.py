@@ -3,11 +3,16 @@
 import dataclasses
 import pathlib
 
+import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import download_manager, downloader, util
 
 from mixer.data.datasets import DatasetRow
 from mixer.data.prepare.destination import allow_open_files, local_folder, write_alone
+
+# TFDS tries 10 times to reach a server, which is 204 s of silence without a network; 6 are 12 s.
+_RETRIES = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +42,8 @@ def prepare_tfds(
       num_shards: files per split; None for files of 64 MiB to 1 GiB.
 
     Raises:
-      ValueError: what must be downloaded by hand is missing, or TFDS does not know the dataset.
+      ValueError: a download failed, what must be downloaded by hand is missing, or TFDS does not
+        know the dataset.
     """
     root = local_folder(data_dir)
     try:
@@ -57,12 +63,11 @@ def prepare_tfds(
 
 
 def _download_and_prepare(
-    builder: tfds.core.DatasetBuilder,
-    row: DatasetRow,
-    root: pathlib.Path,
-    num_shards: int | None,
+    builder: tfds.core.DatasetBuilder, row: DatasetRow, root: pathlib.Path, num_shards: int | None
 ) -> None:
     allow_open_files()
+    downloader.MAX_RETRIES = _RETRIES
+    by_hand = root / "downloads" / "manual"
     try:
         builder.download_and_prepare(
             file_format="array_record",
@@ -73,5 +78,17 @@ def _download_and_prepare(
             raise
         raise ValueError(
             f"Expected the files of {row.tfds_name} that must be downloaded by hand in "
-            f"{root / 'downloads' / 'manual'}. {row.how_to_get}\nTFDS says: {error}"
+            f"{by_hand}. {row.how_to_get}\nTFDS says: {error}"
+        ) from error
+    except (
+        requests.RequestException,
+        util.DownloadError,
+        download_manager.NonMatchingChecksumError,
+    ) as error:
+        files = [(info.filename, url) for url, info in (builder.url_infos or {}).items()]
+        raise ValueError(
+            f"Expected to download the files of {row.tfds_name}; got: {error}\n"
+            "With a network, run the same command again. Without one, download what is missing "
+            f"elsewhere and put it into {by_hand} as\n"
+            + "\n".join(f"  {name} from {url}" for name, url in files if name)
         ) from error
