@@ -5,11 +5,12 @@ the versions of the libraries. There is nothing else to hold: batches and random
 functions of (seed, step).
 """
 
+import copy
 import importlib.metadata
-import pathlib
 from typing import Any
 
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import options as ocp_options
 
 from mixer.train_state import TrainState
@@ -33,9 +34,11 @@ class Checkpoints:
     by the next call of `raise_failed_save`, `wait` or `save`, or on leaving the context.
     """
 
-    def __init__(self, directory: pathlib.Path, *, keep: int):
+    def __init__(self, directory: epath.Path, *, keep: int):
+        if not directory.is_absolute():  # asked first: a bucket would become a folder in this one
+            directory = directory.absolute()
         self._manager = ocp.CheckpointManager(
-            directory.absolute(),
+            directory,
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
                 enable_async_checkpointing=True,
@@ -73,6 +76,7 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
         """Starts to save; only a state whose metrics were found finite may come here."""
         versions = {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
+        meta = copy.deepcopy(meta)  # written in the background, while the log goes on
         self._manager.save(
             step,
             args=ocp.args.Composite(

@@ -1,5 +1,6 @@
 """Checkpoints: round trip, other devices, retention, unfinished and failed saves."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -7,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
+from etils import epath
 
 from mixer.checkpoint import Checkpoints
 from mixer.sharding import create_mesh, replicated
@@ -48,6 +51,14 @@ def test_a_state_comes_back_bit_for_bit_on_any_number_of_devices(
     assert saved["versions"]["jax"] == jax.__version__
 
 
+def test_a_bucket_stays_one_and_a_relative_path_becomes_absolute(monkeypatch):
+    opened = []
+    monkeypatch.setattr(ocp, "CheckpointManager", lambda path, options: opened.append(str(path)))
+    for path in ("gs://bucket/run", "runs/digits"):
+        Checkpoints(epath.Path(path), keep=1)
+    assert opened == ["gs://bucket/run", str(pathlib.Path.cwd() / "runs/digits")]
+
+
 def test_old_checkpoints_make_room(tmp_path, tiny_mixer, one_device_mesh):
     _, state = make_state(tiny_mixer, one_device_mesh)
     with Checkpoints(tmp_path, keep=2) as checkpoints:
@@ -57,11 +68,18 @@ def test_old_checkpoints_make_room(tmp_path, tiny_mixer, one_device_mesh):
     assert kept == ["2", "3"]
 
 
-def test_what_is_changed_after_the_call_is_not_saved(tmp_path, tiny_mixer, one_device_mesh):
+def test_what_is_changed_after_the_call_is_not_saved(
+    tmp_path, tiny_mixer, one_device_mesh, monkeypatch
+):
+    json_save, given = ocp.args.JsonSave, []  # writes it at some later moment
+    monkeypatch.setattr(ocp.args, "JsonSave", lambda item: given.append(item) or json_save(item))
     abstract, state = make_state(tiny_mixer, one_device_mesh)
     before = jax.device_get(state)
     with Checkpoints(tmp_path, keep=1) as checkpoints:
-        checkpoints.save(1, state, {})
+        meta = {"log": {"window": [1.0]}}
+        checkpoints.save(1, state, meta)
+        meta["log"]["window"].append(2.0)
+        assert given[0]["log"] == {"window": [1.0]}
         add_one = jax.jit(
             lambda s: jax.tree.map(lambda x: x + jnp.ones_like(x), s), donate_argnums=0
         )
