@@ -210,5 +210,11 @@ def _write_digits(data_dir: str) -> None:
     builder = Digits(data_dir=data_dir, file_format="array_record")
     if not builder.is_prepared():
         tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download; there is none
-            builder.download_and_prepare()
+        try:
+            with contextlib.redirect_stdout(
+                io.StringIO()
+            ):  # it speaks of a download; there is none
+                builder.download_and_prepare()
+        except OSError:  # another process has renamed its copy, which is the same, into place
+            if not builder.is_prepared():
+                raise

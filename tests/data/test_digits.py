@@ -8,6 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from mixer.data.datasets import open_dataset
+from mixer.data.digits import Digits
 
 
 def read_all(split: str, data_dir: str) -> tuple[np.ndarray, np.ndarray]:
@@ -37,3 +38,17 @@ def test_the_first_and_every_fifth_image_of_a_class_are_for_testing(data_dir):
     images, test_labels = read_all("test", data_dir)
     found = {image.tobytes() for image in images[test_labels[:, 0] == 0]}
     assert found == {image.astype(np.uint8).tobytes() for image in zeros[::5]}
+
+
+def test_processes_that_start_at_once_may_all_write_it(tmp_path, monkeypatch):
+    generate = Digits._split_generators
+
+    def generate_slowly(self, dl_manager):
+        monkeypatch.setattr(Digits, "_split_generators", generate)
+        open_dataset("digits", "test", str(tmp_path))  # another process begins later, ends first
+        return generate(self, dl_manager)
+
+    monkeypatch.setattr(Digits, "_split_generators", generate_slowly)
+    assert len(open_dataset("digits", "test", str(tmp_path)).records) == 364
+    assert Digits._split_generators is generate, "there was another"
+    assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1.0.0"]
