@@ -6,15 +6,17 @@ A line of `metrics.jsonl` is a JSON object with `step` and any of
   images_per_second_per_core
                            since the last such line, without evaluation and saves
   train_seconds            in all, without compilation, evaluation and saves
-  damaged_examples         how many this process replaced in that step's batch, where any
+  damaged_examples         how many process 0 replaced in that step's batch, where any
   test/top1, test/loss, test/count
                            fraction in [0, 1], mean, number of examples; for each evaluation
 """
 
+import contextlib
 import json
-import os
-import pathlib
+import math
 from typing import Any
+
+from etils import epath
 
 FILE_NAME = "metrics.jsonl"
 
@@ -26,7 +28,7 @@ class MetricsWriter:
     Only one process of a run writes (`active`).
     """
 
-    def __init__(self, workdir: pathlib.Path, *, first_step: int, active: bool):
+    def __init__(self, workdir: epath.Path, *, first_step: int, active: bool):
         self._active = active
         if not active:
             return
@@ -34,11 +36,12 @@ class MetricsWriter:
         from clu.metric_writers import SummaryWriter
 
         path = workdir / FILE_NAME
-        kept = [line for line in read_metrics(workdir) if line["step"] <= first_step]
+        kept = read_metrics(workdir, last_step=first_step)
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(temporary, path)
-        self._file = path.open("a")
+        temporary.replace(path)
+        self._exit = contextlib.ExitStack()  # a file in a bucket has no `close`, only a context
+        self._file = self._exit.enter_context(path.open("a"))
         self._events = SummaryWriter(str(workdir))
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
@@ -51,17 +54,17 @@ class MetricsWriter:
 
     def close(self) -> None:
         if self._active:
-            self._file.close()
+            self._exit.close()
             self._events.close()
 
 
-def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the lines of `metrics.jsonl`, none if there is no file.
+def read_metrics(workdir: epath.Path, *, last_step: float = math.inf) -> list[dict[str, Any]]:
+    """Returns the lines of `metrics.jsonl` up to a step, none if there is no file.
 
     A last line that a kill has cut short is left out.
     """
     path = workdir / FILE_NAME
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    return [line for line in lines if line["step"] <= last_step]

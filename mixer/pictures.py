@@ -1,8 +1,9 @@
 """Pictures of a run: its curves, and the images as the model sees them."""
 
-import pathlib
+import io
 
 import numpy as np
+from etils import epath
 from matplotlib.figure import Figure
 
 from mixer.metrics import read_metrics
@@ -15,7 +16,7 @@ _PANELS = (  # title, key, scale
 )
 
 
-def draw_curves(workdir: pathlib.Path) -> None:
+def draw_curves(workdir: epath.Path) -> None:
     """Draws `metrics.jsonl` into `curves.png`."""
     lines = read_metrics(workdir)
     figure = Figure(figsize=(10, 6), layout="constrained")
@@ -27,10 +28,10 @@ def draw_curves(workdir: pathlib.Path) -> None:
         axes.set_title(title)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-    figure.savefig(workdir / "curves.png", dpi=100)
+    _save(figure, workdir / "curves.png", dpi=100)
 
 
-def draw_images(images: np.ndarray, labels: np.ndarray, path: pathlib.Path) -> None:
+def draw_images(images: np.ndarray, labels: np.ndarray, path: epath.Path) -> None:
     """Draws up to 32 images `uint8 [n, H, W, 3]` with their labels `[n, labels_per_image]`."""
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     for axes in figure.subplots(4, 8).flat:
@@ -38,4 +39,10 @@ def draw_images(images: np.ndarray, labels: np.ndarray, path: pathlib.Path) -> N
     for axes, image, label in zip(figure.axes, images, labels, strict=False):
         axes.imshow(image)
         axes.set_title(", ".join(str(number) for number in label), fontsize=9)
-    figure.savefig(path, dpi=80)
+    _save(figure, path, dpi=80)
+
+
+def _save(figure: Figure, path: epath.Path, *, dpi: int) -> None:
+    png = io.BytesIO()  # matplotlib itself knows local files only
+    figure.savefig(png, dpi=dpi)
+    path.write_bytes(png.getvalue())

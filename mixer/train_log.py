@@ -4,7 +4,6 @@ import collections
 import contextlib
 import json
 import math
-import pathlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from etils import epath
 
 from mixer.metrics import MetricsWriter, read_metrics
 from mixer.pictures import draw_curves, draw_images
@@ -32,7 +32,7 @@ class TrainLog:
 
     def __init__(
         self,
-        workdir: pathlib.Path,
+        workdir: epath.Path,
         *,
         config: dict[str, Any],
         first_step: int,
@@ -51,7 +51,7 @@ class TrainLog:
         self._pending: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         self._window: list[dict[str, float]] = saved.get("window", [])
         self._latest: dict[str, float] = {}
-        for line in read_metrics(workdir):
+        for line in read_metrics(workdir, last_step=first_step):
             self._latest |= line
         if self._active:
             (workdir / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -119,8 +119,9 @@ class TrainLog:
     def add_damage(self, step: int, damaged: list[str]) -> None:
         """Writes and shows which examples were replaced in the batch after step `step`."""
         self._write(step + 1, {"damaged_examples": len(damaged)})
+        say = self.say if self._active else print  # each process reads other examples
         for description in damaged:
-            self.say(f"step {step + 1:,} | replaced {description}")
+            say(f"step {step + 1:,} | replaced {description}")
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of the log, as JSON can hold it."""

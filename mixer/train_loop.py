@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import pathlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 import optax
 from clu import parameter_overview
+from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -143,12 +143,12 @@ def build_training(
         abstract_state=abstract_state,
         init_state=init_state,
         train_step=jax.jit(train_step, donate_argnums=0, out_shardings=whole),
-        eval_step=jax.jit(make_eval_step(model, loss, num_classes)),
+        eval_step=jax.jit(make_eval_step(model, loss, num_classes), out_shardings=whole),
     )
 
 
 def train(
-    config: ConfigDict, workdir: pathlib.Path, *, allow_config_change: bool = False
+    config: ConfigDict, workdir: epath.Path, *, allow_config_change: bool = False
 ) -> dict[str, float]:
     """Runs the config to its last step, from the newest checkpoint of the workdir if it has one.
 

@@ -1,8 +1,35 @@
 """metrics.jsonl and the TensorBoard events."""
 
 import json
+from typing import Any
+
+import pytest
+from etils import epath
 
 from mixer.metrics import MetricsWriter, read_metrics
+from mixer.pictures import draw_curves
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> epath.Path:
+    """A path in gs:// that TensorFlow's file layer looks up in its in-memory file system."""
+    import tensorflow as tf
+    from clu import metric_writers
+
+    class Gfile:
+        def __getattr__(self, name: str) -> Any:
+            call = getattr(tf.io.gfile, name)
+            return lambda *paths, **options: call(*map(in_memory, paths), **options)
+
+    def in_memory(path: str) -> str:
+        return path.replace("gs://", "ram://")
+
+    write_events = metric_writers.SummaryWriter
+    monkeypatch.setattr(type(epath.backend.tf_backend), "gfile", Gfile())
+    monkeypatch.setattr(metric_writers, "SummaryWriter", lambda path: write_events(in_memory(path)))
+    path = epath.Path("gs://bucket/run")
+    path.mkdir(parents=True)
+    return path
 
 
 def test_lines_are_on_disk_at_once_and_in_tensorboard(tmp_path):
@@ -33,3 +60,22 @@ def test_only_the_active_process_writes(tmp_path):
     writer.write(1, {"loss": 0.5})
     writer.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bucket_is_written_like_a_folder(bucket):
+    assert read_metrics(bucket) == []
+    writer = MetricsWriter(bucket, first_step=0, active=True)
+    for step in (2, 4):
+        writer.write(step, {"loss": step / 10})
+        assert read_metrics(bucket)[-1] == {"step": step, "loss": step / 10}, "there at once"
+    writer.close()
+    writer = MetricsWriter(bucket, first_step=2, active=True)
+    writer.write(3, {"loss": 0.3})
+    writer.close()
+    lines = [{"step": 2, "loss": 0.2}, {"step": 3, "loss": 0.3}]
+    assert read_metrics(bucket) == lines
+    assert read_metrics(bucket, last_step=2) == lines[:1]
+    draw_curves(bucket)
+    assert (bucket / "curves.png").read_bytes().startswith(b"\x89PNG")
+    names = sorted(path.name.partition(".tfevents")[0] for path in bucket.iterdir())
+    assert names == ["curves.png", "events.out", "events.out", "metrics.jsonl"]
