@@ -5,9 +5,9 @@ again to resume. A config is a Python file and is executed: use only files that 
 """
 
 import os
-import pathlib
 
 from absl import app, flags, logging
+from etils import epath
 from ml_collections import config_flags
 
 # Before TensorFlow is loaded: only its errors.
@@ -23,12 +23,18 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder for checkpoints, metrics and pictures; resumed if it has a checkpoint.",
+    "Folder for checkpoints, metrics and pictures, also in a bucket (gs://); resumed if it has a "
+    "checkpoint. All processes must reach it.",
     required=True,
 )
 _ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "Resume although the config or the data differs from the run's."
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, if several processes train. Not on Cloud TPU."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes train together.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this process, from 0 on.")
 
 
 def main(argv: list[str]) -> None:
@@ -36,11 +42,14 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # the libraries' own messages: --verbosity=0
-    from mixer.train_loop import train  # after the flags, so that --help and typos answer at once
+    # After the flags, so that --help and typos answer at once.
+    from mixer import distributed
+    from mixer.train_loop import train
 
+    distributed.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     train(
         _CONFIG.value,
-        pathlib.Path(_WORKDIR.value or ""),
+        epath.Path(_WORKDIR.value or ""),
         allow_config_change=_ALLOW_CONFIG_CHANGE.value,
     )
 

@@ -23,6 +23,7 @@ LAYERS = [
         "mixer.sharding",
         "mixer.config",
         "mixer.metrics",
+        "mixer.distributed",
     ],
     ["mixer.data", "mixer.train_state", "mixer.progress", "mixer.pictures"],
     ["mixer.train_step", "mixer.checkpoint", "mixer.evaluation", "mixer.train_log"],

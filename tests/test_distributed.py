@@ -1,0 +1,90 @@
+"""Starting several processes: what is refused, and how the workers of a TPU find each other."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from mixer import distributed
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("h:1", None, None), r"all of .*or none of them; got --coordinator=h:1, .*=None"),
+        ((None, 2, 0), "all of .*--coordinator=None, --num_processes=2, --process_id=0"),
+        (("h:1", 2, None), "all of .*--process_id=None"),
+        (("host", 2, 0), "--coordinator=HOST:PORT.*got 'host'"),
+        ((":1234", 2, 0), "--coordinator=HOST:PORT.*got ':1234'"),
+        (("host:http", 2, 0), "--coordinator=HOST:PORT.*got 'host:http'"),
+        (("host:65536", 2, 0), "--coordinator=HOST:PORT.*got 'host:65536'"),
+        (("host:1", 0, 0), "--num_processes to be at least 1; got 0"),
+        (("host:1", 2, 2), "--process_id from 0 to 1, for --num_processes=2; got 2"),
+        (("host:1", 2, -1), "--process_id from 0 to 1, for --num_processes=2; got -1"),
+    ],
+)
+def test_flags_that_cannot_work_are_refused_before_anything_starts(arguments, message, monkeypatch):
+    monkeypatch.delattr(jax.distributed, "initialize")  # a call would be another error
+    with pytest.raises(ValueError, match=message):
+        distributed.start(*arguments)
+
+
+def test_one_process_on_a_machine_without_tpu_starts_nothing(monkeypatch):
+    monkeypatch.delattr(jax.distributed, "initialize")
+    distributed.start(None, None, None)
+
+
+def test_a_cloud_tpu_whose_workers_are_not_found_is_an_error(monkeypatch):
+    def initialize(*args, **kwargs):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(distributed, "_is_cloud_tpu", lambda: True)
+    message = r"coordinator_address should be defined\. If .* --num_processes=1 --process_id=0"
+    with pytest.raises(ValueError, match=message):
+        distributed.start(None, None, None)
+
+
+def test_the_workers_of_a_tpu_find_each_other():
+    # JAX's own detection, with the variables that Kubernetes sets on two workers of a TPU slice.
+    program = """
+import jax
+from mixer import distributed
+distributed.start(None, None, None)
+jax.config.update("jax_platforms", "cpu")  # there is no TPU to ask
+print(jax.process_index(), jax.process_count())
+"""
+    worker = {key: value for key, value in os.environ.items() if key != "JAX_PLATFORMS"}
+    worker |= {"JAX_FORCE_TPU_INIT": "1", "JAX_COORDINATOR_PORT": str(free_port())}
+    worker |= {"TPU_WORKER_HOSTNAMES": "localhost,localhost"}
+    # Otherwise asked for over the network, because there might be several slices.
+    worker |= {"MEGASCALE_COORDINATOR_ADDRESS": "localhost"}
+    worker |= {"MEGASCALE_NUM_SLICES": "1", "MEGASCALE_SLICE_ID": "0"}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={**worker, "TPU_WORKER_ID": str(index)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    try:
+        shown = [process.communicate(timeout=120)[0] for process in workers]
+    finally:
+        for process in workers:
+            process.kill()
+    assert [lines.splitlines()[-1] for lines in shown] == ["0 2", "1 2"]
