@@ -5,10 +5,11 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mixer.data.datasets import DATASETS, cached, open_dataset
+from mixer.data.datasets import cached, open_dataset
 from mixer.data.input_pipeline import EvalInput, TrainInput
 from mixer.data.order import ExampleOrder
 from mixer.data.preprocess import make_eval_preprocess, make_train_preprocess
+from mixer.data.table import DATASETS
 
 MOCKED = sorted(set(DATASETS) - {"digits"})
 WITHOUT_BUILDER = ("imagenet21k", "jft300m")
