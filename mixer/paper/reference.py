@@ -127,6 +127,11 @@ def table3(pretrain: str, model: str, image_size: int, pretrain_epochs: int) -> 
     return rows[name]
 
 
+def table4_rows() -> tuple[Hyperparameters, ...]:
+    """Returns the rows of Table 4 in the paper's order."""
+    return _TABLE4
+
+
 def table4(model: str, pretrain: str) -> Hyperparameters:
     """Returns a row of Table 4, for instance of ("Mixer-B", "imagenet").
 
