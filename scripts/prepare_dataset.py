@@ -1,6 +1,6 @@
 """Prepares a dataset for training: python scripts/prepare_dataset.py --dataset=NAME.
 
-Either a dataset of the table in mixer/data/datasets.py, which TFDS downloads and writes:
+Either a dataset of the table in mixer/data/table.py, which TFDS downloads and writes:
 
   python scripts/prepare_dataset.py --dataset=cifar10
 
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
 def _prepare() -> None:
     # After the flags, so that --help and typos answer at once.
     from mixer.data import prepare
-    from mixer.data.datasets import DATASETS
+    from mixer.data.table import DATASETS
     from mixer.suggestion import unknown_name
 
     options = {"data_dir": _DATA_DIR.value, "num_shards": _NUM_SHARDS.value}

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Callable
 
 # With fewer threads than virtual devices, XLA's CPU collectives wait for each other for ever.
 os.environ["NPROC"] = "16"
@@ -10,6 +11,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import jax
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -27,6 +29,54 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = str(tmp_path_factory.mktemp("tensorflow_datasets"))
     open_dataset("digits", "train", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def write_mock_dataset() -> Callable[..., None]:
+    """Writes random examples in the format, the place and with the features of a row.
+
+    Arguments: the name of the row, the folder, the format of the files, how many (six). They are
+    the split `train`, made by TFDS from its own metadata where it has the dataset.
+    """
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    from mixer.data.table import DATASETS
+
+    def write(name: str, data_dir: str, file_format: str, count: int = 6) -> None:
+        row = DATASETS[name]
+        if name in ("imagenet21k", "jft300m"):  # TFDS has no builder
+            features = tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(encoding_format="jpeg"),
+                    "label": tfds.features.ClassLabel(num_classes=row.num_classes),
+                }
+            )
+            rng = np.random.default_rng(0)
+            pixels = rng.integers(0, 256, (count, 40, 50, 3), np.uint8)
+            examples = {"image": pixels, "label": rng.integers(0, row.num_classes, count)}
+            dataset = tf.data.Dataset.from_tensor_slices(examples)
+            version = "1.0.0"
+        else:
+            builder = tfds.builder(row.tfds_name, data_dir=data_dir)
+            version = str(builder.version)
+            keys = (row.image_key, row.label_key, "file_name")
+            keys = [key for key in keys if key in builder.info.features]
+            features = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
+            with tfds.testing.mock_data(num_examples=count):
+                dataset = builder.as_dataset(split="train").map(lambda e: {k: e[k] for k in keys})
+        base, _, config = row.tfds_name.partition("/")
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name=base,
+            config=config or None,
+            version=version,
+            features=features,
+            split_datasets={"train": dataset},
+            data_dir=data_dir,
+            file_format=file_format,
+        )
+
+    return write
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ LAYERS = [
         "mixer.data.order",
         "mixer.data.digits",
         "mixer.data.randaugment",
+        "mixer.data.table",
         "mixer.device_batch",
         "mixer.losses",
         "mixer.optimizer",
@@ -24,6 +25,7 @@ LAYERS = [
         "mixer.config",
         "mixer.metrics",
         "mixer.distributed",
+        "mixer.paper",
     ],
     ["mixer.data", "mixer.train_state", "mixer.progress", "mixer.pictures"],
     ["mixer.train_step", "mixer.checkpoint", "mixer.evaluation", "mixer.train_log"],
@@ -102,7 +104,8 @@ class NoTensorFlow:
 sys.meta_path.insert(0, NoTensorFlow())
 import jax, jax.numpy as jnp, optax
 import mixer.models, mixer.optimizer, mixer.train_step, mixer.train_state, mixer.losses
-import mixer.evaluation.classification
+import mixer.evaluation.classification, mixer.paper.reference
+from mixer.data.table import num_examples
 
 model = mixer.models.build_model("mixer", "S/32", num_blocks=1, num_classes=3)
 optimizer = mixer.optimizer.create_adam(
@@ -115,9 +118,9 @@ step = mixer.train_step.make_train_step(
 batch = {"images": jnp.zeros((2, 32, 32, 3), jnp.uint8), "labels": jnp.array([[0], [1]])}
 state, metrics = step(init(), batch)
 assert not any(name.partition(".")[0] == "tensorflow" for name in sys.modules)
-print(f"{metrics['loss']:.4f}")
+print(f"{metrics['loss']:.4f}", num_examples("imagenet2012", "train[:99%]"))
 """
     run = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert run.stdout == "1.0986\n"  # ln 3
+    assert run.stdout == "1.0986 1268355\n"  # ln 3

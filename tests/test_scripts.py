@@ -146,6 +146,14 @@ def test_help_of_the_program():
         (["--workdir=w"], "--config must have a value"),
         (["--config=configs/digits.py"], "--workdir must have a value"),
         (["--config=configs/digits.py", "--workdir=w", "--config.seed=abc"], "'abc'"),
+        (
+            ["--config=configs/pretrain_imagenet.py:B/8", "--workdir=w"],
+            "Unknown size of pretrain_imagenet.py 'B/8'",
+        ),
+        (
+            ["--config=configs/pretrain_jft300m.py:L/16,14", "--workdir=w", "--config.data_dir=d"],
+            "The dataset 'jft300m' is not in d/jft300m",
+        ),
         (["--config=configs/digits.py", "--workdir=w", "extra"], "Unexpected arguments: extra"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The table of datasets: a name in a config to records, a parser and a number of classes."""
+"""A name in a config to a dataset on disk: records, a parser and a number of classes."""
 
 import contextlib
 import dataclasses
@@ -14,59 +14,9 @@ import tensorflow_datasets as tfds
 from mixer.data import folder
 from mixer.data.digits import Digits
 from mixer.data.records import ArrayRecords, CachedRecords, Files, RandomSubset, Records
+from mixer.data.table import DATASETS, DatasetRow
 from mixer.data.tfrecords import TFRecords
 from mixer.suggestion import nearest, unknown_name
-
-
-@dataclasses.dataclass(frozen=True)
-class DatasetRow:
-    """A dataset that lies in TFDS's format in DATA_DIR/`tfds_name`/VERSION."""
-
-    tfds_name: str
-    num_classes: int
-    image_key: str = "image"
-    label_key: str = "label"
-    max_labels: int = 1  # labels per image
-    how_to_get: str = ""  # "" if TFDS downloads it by itself
-
-
-_BY_HAND = "Put {} from https://image-net.org into DATA_DIR/downloads/manual, then prepare it."
-
-DATASETS: dict[str, DatasetRow] = {
-    "imagenet2012": DatasetRow(
-        "imagenet2012",
-        1000,
-        how_to_get=_BY_HAND.format("ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"),
-    ),
-    # "Reassessed labels" of the validation images: a set of labels for each, up to nine, for 3,163
-    # of the 50,000 none.
-    "imagenet2012_real": DatasetRow(
-        "imagenet2012_real",
-        1000,
-        label_key="real_label",
-        max_labels=9,
-        how_to_get=_BY_HAND.format("ILSVRC2012_img_val.tar"),
-    ),
-    "imagenet_v2": DatasetRow("imagenet_v2/matched-frequency", 1000),
-    "imagenet21k": DatasetRow(
-        "imagenet21k",
-        21_843,
-        how_to_get="TFDS has no such dataset. Make it from the tar files or folders of its synsets "
-        "with --images=DIR --name=imagenet21k --classes=FILE, one synset a line.",
-    ),
-    # 18,291 classes in the published descriptions; the paper says "18k".
-    "jft300m": DatasetRow(
-        "jft300m",
-        18_291,
-        how_to_get="A private dataset: who has access puts its TFDS format there, with the "
-        "features image and label (a set of labels is read up to max_labels).",
-    ),
-    "cifar10": DatasetRow("cifar10", 10),
-    "cifar100": DatasetRow("cifar100", 100),
-    "oxford_iiit_pet": DatasetRow("oxford_iiit_pet", 37),
-    "oxford_flowers102": DatasetRow("oxford_flowers102", 102),
-    "digits": DatasetRow("digits", 10),
-}
 
 
 @dataclasses.dataclass(frozen=True)

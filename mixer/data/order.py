@@ -65,6 +65,17 @@ class ExampleOrder:
         return np.concatenate([np.arange(edges[s], edges[s + 1]) for s in stripes])
 
 
+def subset_size(num_examples: int, fraction: float) -> int:
+    """Returns how many examples a random part of so many has, at least one.
+
+    Raises:
+      ValueError: `fraction` is not in (0, 1].
+    """
+    if not 0.0 < fraction <= 1.0:
+        raise ValueError(f"Expected a fraction of the data in (0, 1]; got {fraction}.")
+    return max(1, round(fraction * num_examples))
+
+
 def permute(position: np.ndarray, size: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Returns, element by element, where the permutation `keys` of range(size) sends `position`.
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-from mixer.data.order import permute
+from mixer.data.order import permute, subset_size
 
 
 class DamagedExample(ValueError):
@@ -121,11 +121,9 @@ class RandomSubset:
     """
 
     def __init__(self, records: Records, fraction: float):
-        if not 0.0 < fraction <= 1.0:
-            raise ValueError(f"Expected a fraction of the data in (0, 1]; got {fraction}.")
         self._records = records
         self._fraction = fraction
-        self._chosen = np.arange(max(1, round(fraction * len(records))))
+        self._chosen = np.arange(subset_size(len(records), fraction))
 
     def __len__(self) -> int:
         return len(self._chosen)

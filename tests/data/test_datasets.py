@@ -5,49 +5,13 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mixer.data.datasets import DATASETS, cached, open_dataset
+from mixer.data.datasets import cached, open_dataset
 from mixer.data.input_pipeline import EvalInput, TrainInput
 from mixer.data.order import ExampleOrder
 from mixer.data.preprocess import make_eval_preprocess, make_train_preprocess
+from mixer.data.table import DATASETS
 
 MOCKED = sorted(set(DATASETS) - {"digits"})
-WITHOUT_BUILDER = ("imagenet21k", "jft300m")
-
-
-def write_mock(name: str, data_dir: str, file_format: str) -> None:
-    """Writes six random examples in the format, the place and with the features of the row."""
-    row = DATASETS[name]
-    if name in WITHOUT_BUILDER:
-        features = tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(encoding_format="jpeg"),
-                "label": tfds.features.ClassLabel(num_classes=row.num_classes),
-            }
-        )
-        rng = np.random.default_rng(0)
-        pixels = rng.integers(0, 256, (6, 40, 50, 3), np.uint8)
-        examples = {"image": pixels, "label": rng.integers(0, row.num_classes, 6)}
-        dataset = tf.data.Dataset.from_tensor_slices(examples)
-        version = "1.0.0"
-    else:
-        builder = tfds.builder(row.tfds_name, data_dir=data_dir)
-        version = str(builder.version)
-        keys = [
-            k for k in (row.image_key, row.label_key, "file_name") if k in builder.info.features
-        ]
-        features = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
-        with tfds.testing.mock_data(num_examples=6):
-            dataset = builder.as_dataset(split="train").map(lambda e: {k: e[k] for k in keys})
-    base, _, config = row.tfds_name.partition("/")
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name=base,
-        config=config or None,
-        version=version,
-        features=features,
-        split_datasets={"train": dataset},
-        data_dir=data_dir,
-        file_format=file_format,
-    )
 
 
 # The kind of file does not depend on the row: three rows are enough for the second kind.
@@ -56,8 +20,8 @@ def write_mock(name: str, data_dir: str, file_format: str) -> None:
     [(name, "array_record") for name in MOCKED]
     + [(name, "tfrecord") for name in ("imagenet2012", "imagenet2012_real", "cifar10")],
 )
-def test_every_row_gives_batches(name, file_format, tmp_path):
-    write_mock(name, str(tmp_path), file_format)
+def test_every_row_gives_batches(name, file_format, tmp_path, write_mock_dataset):
+    write_mock_dataset(name, str(tmp_path), file_format)
     dataset = open_dataset(name, "train", str(tmp_path))
     assert dataset.num_classes == DATASETS[name].num_classes
     assert len(dataset.records) == 6
@@ -91,8 +55,8 @@ def test_every_row_gives_batches(name, file_format, tmp_path):
     assert counted == int((in_order["labels"].numpy() >= 0).any(axis=1).sum())
 
 
-def test_sets_of_labels_are_padded_with_minus_one(tmp_path):
-    write_mock("imagenet2012_real", str(tmp_path), "array_record")
+def test_sets_of_labels_are_padded_with_minus_one(tmp_path, write_mock_dataset):
+    write_mock_dataset("imagenet2012_real", str(tmp_path), "array_record")
     dataset = open_dataset("imagenet2012_real", "train", str(tmp_path))
     labels = dataset.parse(tf.constant(dataset.records.read(np.arange(6))))["labels"].numpy()
     expected = [
@@ -106,8 +70,8 @@ def test_sets_of_labels_are_padded_with_minus_one(tmp_path):
     assert all((np.diff((row >= 0).astype(int)) <= 0).all() for row in labels)  # padded at the end
 
 
-def test_versions_can_be_named_and_the_newest_is_the_default(tmp_path):
-    write_mock("cifar10", str(tmp_path), "array_record")
+def test_versions_can_be_named_and_the_newest_is_the_default(tmp_path, write_mock_dataset):
+    write_mock_dataset("cifar10", str(tmp_path), "array_record")
     dataset = open_dataset("cifar10:3.0.2", "train", str(tmp_path))
     assert (
         dataset.records.fingerprint()

@@ -22,8 +22,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from mixer.data import prepare
-from mixer.data.datasets import DatasetRow
 from mixer.data.prepare.sources import ClassFiles, find_classes
+from mixer.data.table import DatasetRow
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PHOTO = Image.fromarray(load_sample_image("china.jpg"))

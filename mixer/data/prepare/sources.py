@@ -7,7 +7,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from mixer.data.datasets import DATASETS
+from mixer.data.table import DATASETS
 from mixer.suggestion import nearest
 
 SPLITS = ("train", "test", "validation", "val")

@@ -8,8 +8,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import download_manager, downloader, util
 
-from mixer.data.datasets import DatasetRow
+import mixer.data.digits  # noqa: F401  (TFDS knows the digits once this is imported)
 from mixer.data.prepare.destination import allow_open_files, local_folder, write_alone
+from mixer.data.table import DatasetRow
 
 # TFDS tries 10 times to reach a server, which is 204 s of silence without a network; 6 are 12 s.
 _RETRIES = 6

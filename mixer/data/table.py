@@ -1,0 +1,116 @@
+"""The table of datasets: what is known of each without its data and without TensorFlow."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from mixer.data.order import subset_size
+from mixer.suggestion import unknown_name
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetRow:
+    """A dataset that lies in TFDS's format in DATA_DIR/`tfds_name`/VERSION."""
+
+    tfds_name: str
+    num_classes: int
+    splits: Mapping[str, int] = dataclasses.field(default_factory=dict)  # number of examples
+    image_key: str = "image"
+    label_key: str = "label"
+    max_labels: int = 1  # labels per image
+    how_to_get: str = ""  # "" if TFDS downloads it by itself
+
+
+_BY_HAND = "Put {} from https://image-net.org into DATA_DIR/downloads/manual, then prepare it."
+
+DATASETS: dict[str, DatasetRow] = {
+    "imagenet2012": DatasetRow(
+        "imagenet2012",
+        1000,
+        {"train": 1_281_167, "validation": 50_000},
+        how_to_get=_BY_HAND.format("ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"),
+    ),
+    # "Reassessed labels" of the validation images: a set of labels for each, up to nine, for 3,163
+    # of the 50,000 none.
+    "imagenet2012_real": DatasetRow(
+        "imagenet2012_real",
+        1000,
+        {"validation": 50_000},
+        label_key="real_label",
+        max_labels=9,
+        how_to_get=_BY_HAND.format("ILSVRC2012_img_val.tar"),
+    ),
+    "imagenet_v2": DatasetRow("imagenet_v2/matched-frequency", 1000, {"test": 10_000}),
+    # The count of the public release of fall 2011; the paper says "14M". A copy from which
+    # unreadable images were left out has fewer.
+    "imagenet21k": DatasetRow(
+        "imagenet21k",
+        21_843,
+        {"train": 14_197_122},
+        how_to_get="TFDS has no such dataset. Make it from the tar files or folders of its synsets "
+        "with --images=DIR --name=imagenet21k --classes=FILE, one synset a line.",
+    ),
+    # 18,291 classes in the published descriptions; the paper says "18k", and "300M" images.
+    "jft300m": DatasetRow(
+        "jft300m",
+        18_291,
+        {"train": 300_000_000},
+        how_to_get="A private dataset: who has access puts its TFDS format there, with the "
+        "features image and label (a set of labels is read up to max_labels).",
+    ),
+    "cifar10": DatasetRow("cifar10", 10, {"train": 50_000, "test": 10_000}),
+    "cifar100": DatasetRow("cifar100", 100, {"train": 50_000, "test": 10_000}),
+    "oxford_iiit_pet": DatasetRow("oxford_iiit_pet", 37, {"train": 3_680, "test": 3_669}),
+    "oxford_flowers102": DatasetRow(
+        "oxford_flowers102", 102, {"train": 1_020, "validation": 1_020, "test": 6_149}
+    ),
+    "digits": DatasetRow("digits", 10, {"train": 1_433, "test": 364}),
+}
+
+_EDGE = r"-?\d+(?:(?:\.\d+)?%)?"
+_SLICE = re.compile(rf"(?P<split>[\w-]+)(\[(?!:\])(?P<begin>{_EDGE})?:(?P<end>{_EDGE})?\])?")
+
+
+def num_examples(name: str, split: str, fraction: float = 1.0) -> int:
+    """Returns how many examples a split has, for a machine that does not have the data.
+
+    Args:
+      name: a key of `DATASETS`, with or without a version.
+      split: of TFDS, rounded as TFDS does: `train`, `train[:99%]`, `train[-1000:]`, or a sum.
+      fraction: of the split, as in `open_dataset`.
+
+    Raises:
+      ValueError: unknown dataset, split or fraction, or no example is left.
+    """
+    base = name.partition(":")[0]
+    if base == "folder":
+        raise ValueError(f"Only the folder itself tells how many images {name!r} has.")
+    if base not in DATASETS:
+        raise unknown_name("dataset", base, DATASETS)
+    splits = DATASETS[base].splits
+    total = sum(_slice_size(base, part.strip(), splits) for part in split.split("+"))
+    if total < 1:
+        raise ValueError(f"The split {split!r} of {name} holds no example.")
+    return subset_size(total, fraction)
+
+
+def _slice_size(name: str, part: str, splits: Mapping[str, int]) -> int:
+    match = _SLICE.fullmatch(part)
+    if match is None:
+        raise ValueError(
+            f"Expected splits such as train, train[:99%] or train[1000:2000]; got {part!r}."
+        )
+    if match["split"] not in splits:
+        raise unknown_name(f"split of {name}", match["split"], splits)
+    size = splits[match["split"]]
+    percent = "%" in part  # of one edge, then of both
+    begin, end = (_position(edge, size, percent) for edge in match.group("begin", "end"))
+    if max(abs(begin or 0), abs(end or 0)) > size:
+        raise ValueError(f"Expected a slice of the {size:,} examples; got {part!r} of {name}.")
+    return len(range(size)[begin:end])
+
+
+def _position(edge: str | None, size: int, percent: bool) -> int | None:
+    if edge is None:
+        return None
+    return round(float(edge.removesuffix("%")) * size / 100.0) if percent else int(edge)
