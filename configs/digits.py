@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1})  # all devices share the batch
 
     config.dataset = "digits"
     config.data_dir = ""  # TFDS's default
@@ -30,6 +31,7 @@ def get_config() -> ConfigDict:
     config.eval_crop = "resize_crop"
     config.eval_resize = 16  # the whole image
     config.batch_size = 64
+    config.accumulation_steps = 1
     config.num_epochs = 60.0
     config.num_stripes = 1
     config.prefetch = 2
@@ -51,6 +53,7 @@ def get_config() -> ConfigDict:
     config.model.stochastic_depth_rate = 0.1
     config.model.head_bias_init = -2.2  # the logit of 1 in 10
     config.model.dtype = "float32"
+    config.model.remat = "none"
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 3e-3
@@ -60,6 +63,7 @@ def get_config() -> ConfigDict:
     config.optimizer.beta2 = 0.999
     config.optimizer.weight_decay = 0.1
     config.optimizer.clip_global_norm = 1.0
+    config.optimizer.mu_dtype = "float32"
 
     config.log_every = 50
     config.eval_every = 200

@@ -53,7 +53,7 @@ def get_config(size: str = "B/16") -> ConfigDict:
         raise unknown_name("size of pretrain_imagenet.py", size, SIZES)
     config = ConfigDict()
     config.seed = 0
-    config.mesh = ConfigDict({"data": -1, "fsdp": 1})  # all devices share the batch
+    config.mesh = ConfigDict({"data": 1, "fsdp": -1})  # all devices share batch and state
 
     config.dataset = "imagenet2012"
     config.data_dir = ""  # TFDS's default

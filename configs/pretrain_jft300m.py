@@ -50,7 +50,7 @@ def get_config(size: str = "B/16") -> ConfigDict:
     epochs, learning_rate = SIZES[size]
     config = ConfigDict()
     config.seed = 0
-    config.mesh = ConfigDict({"data": -1, "fsdp": 1})  # all devices share the batch
+    config.mesh = ConfigDict({"data": 1, "fsdp": -1})  # all devices share batch and state
 
     config.dataset = "jft300m"
     config.data_dir = ""  # TFDS's default

@@ -13,9 +13,11 @@ from ml_collections import ConfigDict
 
 from mixer.suggestion import nearest
 
-# What a resumed run may change freely: it alters what is written and when, but no update.
+# What a resumed run may change freely: it alters where and when, but no
+# update by more than rounding.
 _FREE_TO_CHANGE = frozenset(
     {
+        "accumulation_steps",
         "cache",
         "cache_eval",
         "checkpoint_every",
@@ -23,6 +25,9 @@ _FREE_TO_CHANGE = frozenset(
         "eval_every",
         "keep_checkpoints",
         "log_every",
+        "mesh.data",
+        "mesh.fsdp",
+        "model.remat",
         "prefetch",
     }
 )

@@ -18,24 +18,27 @@ def multi_hot(labels: jax.Array, num_classes: int) -> jax.Array:
     return jnp.max(jax.nn.one_hot(labels, num_classes), axis=1)
 
 
-def mixup(
-    key: jax.Array, images: jax.Array, targets: jax.Array, alpha: float
-) -> tuple[jax.Array, jax.Array]:
-    """Returns each example mixed with the previous one of the global batch.
+def mixup_weight(key: jax.Array, alpha: float) -> jax.Array:
+    """Returns the weight of each example in its mixture, one for the whole step.
 
-    One lambda for the whole step, drawn from Beta(alpha, alpha) and replaced by
-    max(lambda, 1 - lambda), so that the example itself weighs at least one half. `alpha` is the
-    paper's "mixup strength" (Table 4); 0 switches mixup off.
+    Drawn from Beta(alpha, alpha) and replaced by max(w, 1 - w), so that the example itself weighs
+    at least one half. `alpha` is the paper's "mixup strength" (Table 4).
 
     Source: Zhang et al., 2018 (arXiv:1710.09412); the details, on which the paper is silent,
     follow the public training code of its authors.
     """
-    if alpha == 0.0:
-        return images, targets
     weight = jax.random.beta(key, alpha, alpha)
-    weight = jnp.maximum(weight, 1.0 - weight)
+    return jnp.maximum(weight, 1.0 - weight)
 
-    def mix(x: jax.Array) -> jax.Array:
-        return weight * x + (1.0 - weight) * jnp.roll(x, 1, axis=0)
 
-    return mix(images), mix(targets)
+def partner(x: jax.Array) -> jax.Array:
+    """Returns for each example of `[B, ...]` the previous one: its partner in mixup.
+
+    Rolled as bytes and label numbers, a device sends one image to its neighbour.
+    """
+    return jnp.roll(x, 1, axis=0)
+
+
+def mix(x: jax.Array, other: jax.Array, weight: jax.Array) -> jax.Array:
+    """Returns the mixture of images or targets with those of the partners."""
+    return weight * x + (1.0 - weight) * other

@@ -5,6 +5,10 @@ from typing import Any
 import jax
 import optax
 
+from mixer.suggestion import unknown_name
+
+MU_DTYPES = ("float32", "bfloat16")
+
 
 def create_schedule(
     *, learning_rate: float, warmup_steps: int, total_steps: int, end_learning_rate: float
@@ -43,16 +47,30 @@ def create_adam(
     beta2: float,
     weight_decay: float,
     clip_global_norm: float,
+    mu_dtype: str,
 ) -> optax.GradientTransformation:
     """Returns Adam with clipping before it and decoupled weight decay after it.
 
     The update of a kernel is `-lr * (adam(clip(gradient)) + weight_decay * kernel)`; biases and
     layer-norm parameters are not decayed. Weight decay is in the convention of AdamW: the numbers
-    of Table 4 are multiplied by the learning rate.
+    of Table 4 are multiplied by the learning rate. The first moment is kept as `mu_dtype`,
+    float32 or bfloat16.
+
+    Raises:
+      ValueError: another `mu_dtype`.
 
     Source: section 3 and Table 4.
     """
+    if mu_dtype not in MU_DTYPES:
+        raise unknown_name("mu_dtype", mu_dtype, MU_DTYPES)
     return optax.chain(
         optax.clip_by_global_norm(clip_global_norm),
-        optax.adamw(schedule, b1=beta1, b2=beta2, weight_decay=weight_decay, mask=kernels_only),
+        optax.adamw(
+            schedule,
+            b1=beta1,
+            b2=beta2,
+            weight_decay=weight_decay,
+            mask=kernels_only,
+            mu_dtype=mu_dtype,
+        ),
     )

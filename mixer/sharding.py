@@ -1,39 +1,84 @@
-"""The device mesh, and which device holds which part of the batch and of the state."""
+"""The device mesh, and which device holds which part of the batch and of the state.
+
+The mesh has two axes. The batch is divided over both. Parameters and optimizer state are divided
+over `fsdp` and repeated along `data`, so with `fsdp=1` every device holds them whole.
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+AXES = ("data", "fsdp")
 
-def create_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns the mesh of the devices, by default all of all processes, with one axis, `data`."""
+
+def create_mesh(
+    devices: Sequence[jax.Device] | None = None, *, data: int = -1, fsdp: int = 1
+) -> Mesh:
+    """Returns the mesh `data` x `fsdp` of the devices, by default all of all processes.
+
+    One of the two sizes may be -1: as many as are left.
+
+    Raises:
+      ValueError: the sizes do not multiply to the number of devices.
+    """
     devices = jax.devices() if devices is None else devices
+    sizes = {"data": data, "fsdp": fsdp}
+    for axis, other in (AXES, AXES[::-1]):
+        if sizes[axis] == -1 and sizes[other] > 0:
+            sizes[axis] = len(devices) // sizes[other]
+    if min(sizes.values()) < 1 or sizes["data"] * sizes["fsdp"] != len(devices):
+        raise ValueError(
+            f"Expected mesh.data x mesh.fsdp to be the {len(devices)} devices; got {data} x "
+            f"{fsdp}. Set one of them to -1 and the other to a divisor of {len(devices)}."
+        )
     return jax.make_mesh(
-        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=tuple(devices)
+        tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 2, devices=tuple(devices)
     )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of `[B, ...]` arrays: examples divided over the axis `data`."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """Returns the sharding of `[B, ...]` arrays: examples divided over all devices."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of what every device holds whole: parameters, optimizer state."""
+    """Returns the sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises ValueError unless the global batch divides evenly over the devices."""
-    devices = mesh.size
-    if batch_size <= 0 or batch_size % devices:
-        below = max(batch_size, 0) // devices * devices
-        fits = " or ".join(str(size) for size in (below, below + devices) if size)
+def state_sharding(mesh: Mesh, state: Any) -> Any:
+    """Returns the tree of shardings of parameters, optimizer state or gradients.
+
+    Every matrix is divided over `fsdp` along its longest dimension that `fsdp` divides; vectors
+    (biases, normalisation) and matrices without such a dimension are repeated.
+    """
+    fsdp = mesh.shape["fsdp"]
+
+    def shard(leaf: Any) -> NamedSharding:
+        fitting = [axis for axis, size in enumerate(leaf.shape) if size % fsdp == 0]
+        if fsdp == 1 or len(leaf.shape) < 2 or not fitting:
+            return replicated(mesh)
+        longest = max(fitting, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
+
+    return jax.tree.map(shard, state)
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, accumulation_steps: int = 1) -> None:
+    """Raises ValueError unless the global batch divides into parts for every device."""
+    if accumulation_steps < 1:
+        raise ValueError(f"Expected accumulation_steps of at least 1; got {accumulation_steps}.")
+    parts = mesh.size * accumulation_steps
+    if batch_size <= 0 or batch_size % parts:
+        below = max(batch_size, 0) // parts * parts
+        fits = " or ".join(str(size) for size in (below, below + parts) if size)
+        times = f" x {accumulation_steps} accumulation_steps" if accumulation_steps > 1 else ""
         raise ValueError(
-            f"Expected a global batch_size divisible by the {devices} devices; got {batch_size}. "
-            f"Nearest that fit: {fits}."
+            f"Expected a global batch_size divisible by the {mesh.size} devices{times}; got "
+            f"{batch_size}. Nearest that fit: {fits}."
         )
 
 

@@ -26,6 +26,7 @@ from mixer.sharding import (
     create_mesh,
     local_rows,
     replicated,
+    state_sharding,
     to_global,
 )
 from mixer.suggestion import unknown_name
@@ -124,17 +125,19 @@ def build_training(
         beta2=cfg.optimizer.beta2,
         weight_decay=cfg.optimizer.weight_decay,
         clip_global_norm=cfg.optimizer.clip_global_norm,
+        mu_dtype=cfg.optimizer.mu_dtype,
     )
-    whole = replicated(mesh)
     abstract_state, init_state = create_train_state(
-        model, optimizer, image_size=cfg.image_size, seed=cfg.seed, sharding=whole
+        model, optimizer, image_size=cfg.image_size, seed=cfg.seed, mesh=mesh
     )
+    check_batch_size(cfg.batch_size, mesh, cfg.accumulation_steps)
     train_step = make_train_step(
         model,
         optimizer,
         loss,
         num_classes=num_classes,
         mixup_alpha=cfg.mixup_alpha,
+        accumulation_steps=cfg.accumulation_steps,
         seed=cfg.seed,
     )
     return Training(
@@ -142,8 +145,12 @@ def build_training(
         schedule=schedule,
         abstract_state=abstract_state,
         init_state=init_state,
-        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=whole),
-        eval_step=jax.jit(make_eval_step(model, loss, num_classes), out_shardings=whole),
+        train_step=jax.jit(
+            train_step,
+            donate_argnums=0,
+            out_shardings=(state_sharding(mesh, abstract_state), replicated(mesh)),
+        ),
+        eval_step=jax.jit(make_eval_step(model, loss, num_classes), out_shardings=replicated(mesh)),
     )
 
 
@@ -160,8 +167,8 @@ def train(
       FloatingPointError: loss or gradient became non-finite; nothing of that step is saved.
     """
     cfg = ConfigReader(config)
-    mesh = create_mesh()
-    check_batch_size(cfg.batch_size, mesh)
+    mesh = create_mesh(**cfg.mesh)
+    check_batch_size(cfg.batch_size, mesh, cfg.accumulation_steps)
     sharding = batch_sharding(mesh)
     data = build_data(cfg, local_rows(sharding, cfg.batch_size))
     training = build_training(

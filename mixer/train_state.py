@@ -7,7 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh
+
+from mixer.sharding import state_sharding
 
 
 @flax.struct.dataclass
@@ -25,7 +27,7 @@ def create_train_state(
     *,
     image_size: int,
     seed: int,
-    sharding: NamedSharding,
+    mesh: Mesh,
 ) -> tuple[TrainState, Any]:
     """Returns the abstract state, with shardings, and a function that initialises the real one.
 
@@ -38,8 +40,11 @@ def create_train_state(
         params = model.init(jax.random.key(seed), images)["params"]
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
+    shapes = jax.eval_shape(initialise)
+    shardings = state_sharding(mesh, shapes)
     abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(initialise),
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings,
     )
-    return abstract, jax.jit(initialise, out_shardings=sharding)
+    return abstract, jax.jit(initialise, out_shardings=shardings)

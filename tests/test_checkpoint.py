@@ -12,13 +12,13 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from mixer.checkpoint import Checkpoints
-from mixer.sharding import create_mesh, replicated
+from mixer.sharding import create_mesh
 from mixer.train_state import TrainState, create_train_state
 
 
 def make_state(model, mesh) -> tuple[TrainState, TrainState]:
     abstract, init = create_train_state(
-        model, optax.adam(1e-3), image_size=8, seed=0, sharding=replicated(mesh)
+        model, optax.adam(1e-3), image_size=8, seed=0, mesh=mesh
     )
     return abstract, init()
 

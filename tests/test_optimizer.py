@@ -43,7 +43,12 @@ def test_a_warmup_that_does_not_fit_is_refused(warmup_steps):
 def test_two_adam_updates_by_hand():
     params = {"layer": {"kernel": jnp.array([2.0]), "bias": jnp.array([3.0])}}
     optimizer = create_adam(
-        lambda step: 0.1, beta1=0.9, beta2=0.999, weight_decay=0.5, clip_global_norm=1.0
+        lambda step: 0.1,
+        beta1=0.9,
+        beta2=0.999,
+        weight_decay=0.5,
+        clip_global_norm=1.0,
+        mu_dtype="float32",
     )
     state = optimizer.init(params)
     # The gradient (30, 40) has norm 50, so it is clipped to (0.6, 0.8). The bias-corrected first
@@ -60,6 +65,28 @@ def test_two_adam_updates_by_hand():
     gradient = {"layer": {"kernel": jnp.array([0.3]), "bias": jnp.array([0.0])}}
     updates, state = optimizer.update(gradient, state, params)
     np.testing.assert_allclose(updates["layer"]["kernel"], [-0.1932177], rtol=1e-5)
+
+
+def test_the_first_moment_may_be_bfloat16():
+    params = {"layer": {"kernel": jnp.ones(3)}}
+
+    def first_moment(mu_dtype):
+        optimizer = create_adam(
+            lambda step: 0.1,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=0.0,
+            clip_global_norm=1.0,
+            mu_dtype=mu_dtype,
+        )
+        _, state = optimizer.update(params, optimizer.init(params), params)
+        return state[1][0].mu["layer"]["kernel"]
+
+    exact, rounded = first_moment("float32"), first_moment("bfloat16")
+    assert (exact.dtype, rounded.dtype) == (jnp.float32, jnp.bfloat16)
+    np.testing.assert_allclose(rounded.astype(jnp.float32), exact, rtol=2**-8)
+    with pytest.raises(ValueError, match="Unknown mu_dtype 'float16'"):
+        first_moment("float16")
 
 
 def test_only_kernels_are_decayed():

@@ -4,12 +4,19 @@ import jax
 import numpy as np
 import pytest
 
-from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows, to_global
+from mixer.sharding import (
+    batch_sharding,
+    check_batch_size,
+    create_mesh,
+    local_rows,
+    state_sharding,
+    to_global,
+)
 
 
 def test_the_mesh_has_all_devices_on_the_data_axis():
     mesh = create_mesh()
-    assert dict(mesh.shape) == {"data": 8}
+    assert dict(mesh.shape) == {"data": 8, "fsdp": 1}
 
 
 def test_one_process_feeds_all_rows_and_each_device_gets_its_part():
@@ -26,3 +33,36 @@ def test_a_batch_that_does_not_divide_is_refused(size, fits):
         check_batch_size(size, create_mesh())
     check_batch_size(24, create_mesh())
     assert jax.device_count() == 8
+    with pytest.raises(ValueError, match=r"8 devices x 4 accumulation_steps; got 48.*: 32 or 64\."):
+        check_batch_size(48, create_mesh(), 4)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"), [((-1, 2), (4, 2)), ((1, -1), (1, 8)), ((2, 4), (2, 4))]
+)
+def test_the_axes_of_the_mesh(sizes, shape):
+    mesh = create_mesh(data=sizes[0], fsdp=sizes[1])
+    assert tuple(mesh.shape.values()) == shape
+    # Whatever the axes, a device has the same rows of the batch.
+    np.testing.assert_array_equal(local_rows(batch_sharding(mesh), 16), np.arange(16))
+
+
+@pytest.mark.parametrize("sizes", [(-1, 3), (2, 2), (-1, -1), (0, 8), (-1, 16)])
+def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes):
+    with pytest.raises(ValueError, match=f"the 8 devices; got {sizes[0]} x {sizes[1]}"):
+        create_mesh(data=sizes[0], fsdp=sizes[1])
+
+
+def test_matrices_are_divided_along_their_longest_fitting_dimension():
+    mesh = create_mesh(data=2, fsdp=4)
+    leaves = {"a": (196, 384), "b": (384, 196), "c": (3, 5), "d": (384,), "e": (16, 16, 3, 768)}
+    shapes = {name: np.zeros(shape) for name, shape in leaves.items()}
+    specs = {name: tuple(s.spec) for name, s in state_sharding(mesh, shapes).items()}
+    assert specs == {
+        "a": (None, "fsdp"),
+        "b": ("fsdp",),
+        "c": (),
+        "d": (),
+        "e": (None, None, None, "fsdp"),
+    }
+    assert all(s.is_fully_replicated for s in state_sharding(create_mesh(), shapes).values())

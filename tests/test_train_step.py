@@ -7,7 +7,7 @@ import pytest
 
 from mixer.losses import Loss, sigmoid_cross_entropy, softmax_cross_entropy
 from mixer.optimizer import create_adam
-from mixer.sharding import batch_sharding, create_mesh, replicated, to_global
+from mixer.sharding import batch_sharding, create_mesh, replicated, state_sharding, to_global
 from mixer.train_state import create_train_state
 from mixer.train_step import make_train_step
 
@@ -20,15 +20,36 @@ def host_batch(size: int, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def start(model, mesh, *, mixup_alpha=0.5, optimizer=None, loss: Loss = sigmoid_cross_entropy):
+def start(
+    model,
+    mesh,
+    *,
+    mixup_alpha=0.5,
+    optimizer=None,
+    loss: Loss = sigmoid_cross_entropy,
+    accumulation_steps=1,
+):
     """Returns the initial state and the jitted step on the mesh."""
     optimizer = optimizer or create_adam(
-        lambda step: 1e-3, beta1=0.9, beta2=0.999, weight_decay=0.1, clip_global_norm=1.0
+        lambda step: 1e-3,
+        beta1=0.9,
+        beta2=0.999,
+        weight_decay=0.1,
+        clip_global_norm=1.0,
+        mu_dtype="float32",
     )
-    whole = replicated(mesh)
-    _, init = create_train_state(model, optimizer, image_size=8, seed=0, sharding=whole)
-    step = make_train_step(model, optimizer, loss, num_classes=10, mixup_alpha=mixup_alpha, seed=0)
-    return init(), jax.jit(step, donate_argnums=0, out_shardings=whole)
+    abstract, init = create_train_state(model, optimizer, image_size=8, seed=0, mesh=mesh)
+    step = make_train_step(
+        model,
+        optimizer,
+        loss,
+        num_classes=10,
+        mixup_alpha=mixup_alpha,
+        accumulation_steps=accumulation_steps,
+        seed=0,
+    )
+    shardings = (state_sharding(mesh, abstract), replicated(mesh))
+    return init(), jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
 
 def test_one_plain_update_by_hand(tiny_mixer, one_device_mesh):
@@ -95,6 +116,26 @@ def test_one_device_and_eight_agree_on_the_loss_over_20_steps(
             losses[-1].append(float(metrics["loss"]))
     np.testing.assert_allclose(losses[0], losses[1], **tolerance)
     assert len(set(losses[0])) == 20  # it does move
+
+
+@pytest.mark.parametrize(("accumulation_steps", "fsdp"), [(4, 1), (1, 8), (4, 4)])
+def test_parts_of_the_batch_and_of_the_state_change_only_rounding(
+    tiny_mixer, accumulation_steps, fsdp
+):
+    # Dropout, stochastic depth and mixup are on: their masks and partners are the batch's.
+    losses = []
+    for parts, mesh in ((1, create_mesh()), (accumulation_steps, create_mesh(fsdp=fsdp))):
+        state, step = start(tiny_mixer, mesh, loss=softmax_cross_entropy, accumulation_steps=parts)
+        sharding = batch_sharding(mesh)
+        losses.append([])
+        for number in range(20):
+            state, metrics = step(state, to_global(host_batch(32, number), sharding))
+            losses[-1].append(float(metrics["loss"]))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0, atol=1e-5)
+    kernel = state.params["MixerBlock_0"]["channel_mixing"]["Dense_0"]["kernel"]  # [16, 32]
+    assert kernel.addressable_shards[0].data.shape == (16, 32 // fsdp)
+    moment = state.opt_state[1][0].mu["MixerBlock_0"]["channel_mixing"]["Dense_0"]["kernel"]
+    assert moment.sharding == kernel.sharding
 
 
 def test_the_state_is_born_with_its_shardings(tiny_mixer):

@@ -11,9 +11,12 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 
-from mixer.models.stochastic_depth import StochasticDepth, linear_rate
+from mixer.models.dropout import Dropout, StochasticDepth, linear_rate
+from mixer.suggestion import unknown_name
 
 
 def _size(
@@ -40,6 +43,34 @@ VARIANTS: dict[str, dict[str, int]] = {
 }
 
 
+# What the backward pass keeps of a block. "elementwise" keeps the products, the trunk and the
+# statistics and computes the rest again: normalisation, GELU. "block" keeps the input alone.
+_ELEMENTWISE = jax.checkpoint_policies.save_only_these_names("statistics", "hidden", "trunk")
+REMAT = {
+    "none": None,
+    "elementwise": _ELEMENTWISE,
+    "block": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class LayerNorm(nn.Module):
+    """Normalises the last dimension; statistics in float32, as `flax.linen.LayerNorm` has them."""
+
+    dtype: DTypeLike = jnp.float32
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        y = x.astype(jnp.float32)
+        mean = jnp.mean(y, axis=-1, keepdims=True)
+        variance = jnp.maximum(jnp.mean(y * y, axis=-1, keepdims=True) - mean * mean, 0.0)
+        mean = checkpoint_name(mean, "statistics")
+        inverse = checkpoint_name(jax.lax.rsqrt(variance + self.epsilon), "statistics")
+        return ((x - mean) * (inverse * scale) + bias).astype(self.dtype)
+
+
 class MlpBlock(nn.Module):
     """Two dense layers with a GELU between them, over the last dimension."""
 
@@ -49,12 +80,15 @@ class MlpBlock(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = nn.Dense(self.mlp_dim, dtype=self.dtype)(x)
+    def __call__(self, x: jax.Array, rows: jax.Array, *, train: bool) -> jax.Array:
+        y = checkpoint_name(nn.Dense(self.mlp_dim, dtype=self.dtype)(x), "hidden")
+        # Left alone, the TPU compiler puts B next to the channels and copies the trunk to and fro:
+        # 3% of the step (docs/performance.md).
+        y = with_layout_constraint(y, Layout(tuple(range(y.ndim))))
         y = nn.gelu(y, approximate=self.gelu_approximate)
-        y = nn.Dropout(self.dropout_rate)(y, deterministic=not train)
+        y = Dropout(self.dropout_rate)(y, rows, train=train)
         y = nn.Dense(x.shape[-1], dtype=self.dtype)(y)
-        return nn.Dropout(self.dropout_rate)(y, deterministic=not train)
+        return Dropout(self.dropout_rate)(y, rows, train=train)
 
 
 class MixerBlock(nn.Module):
@@ -69,7 +103,7 @@ class MixerBlock(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, rows: jax.Array, train: bool) -> jax.Array:
         mlp = functools.partial(
             MlpBlock,
             gelu_approximate=self.gelu_approximate,
@@ -80,14 +114,14 @@ class MixerBlock(nn.Module):
         drop = functools.partial(
             StochasticDepth, self.stochastic_depth_rate, self.stochastic_depth_rescale
         )
-        y = nn.LayerNorm(dtype=self.dtype)(x)
+        y = LayerNorm(dtype=self.dtype)(x)
         y = jnp.swapaxes(y, 1, 2)  # [B, C, S]
-        y = mlp(self.tokens_mlp_dim, name="token_mixing")(y, train=train)
+        y = mlp(self.tokens_mlp_dim, name="token_mixing")(y, rows, train=train)
         y = jnp.swapaxes(y, 1, 2)  # [B, S, C]
-        x = x + drop()(y, train=train)
-        y = nn.LayerNorm(dtype=self.dtype)(x)
-        y = mlp(self.channels_mlp_dim, name="channel_mixing")(y, train=train)
-        return x + drop()(y, train=train)
+        x = checkpoint_name(x + drop()(y, rows, train=train), "trunk")
+        y = LayerNorm(dtype=self.dtype)(x)
+        y = mlp(self.channels_mlp_dim, name="channel_mixing")(y, rows, train=train)
+        return x + drop()(y, rows, train=train)
 
 
 class MlpMixer(nn.Module):
@@ -104,6 +138,7 @@ class MlpMixer(nn.Module):
       stochastic_depth_rescale: divide the kept branches by the keep probability.
       head_bias_init: constant that the head's bias starts from.
       dtype: of the computation; parameters, normalisation statistics and logits are float32.
+      remat: what the backward pass computes again to save memory: none, elementwise or block.
 
     Randomness comes from the stream "dropout", needed only with `train=True` and a rate above 0.
 
@@ -123,16 +158,32 @@ class MlpMixer(nn.Module):
     stochastic_depth_rescale: bool = False
     head_bias_init: float = 0.0
     dtype: DTypeLike = jnp.float32
+    remat: str = "none"
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Returns the logits; raises ValueError if the images do not split into patches."""
+    def __call__(
+        self, images: jax.Array, *, train: bool = False, rows: jax.Array | None = None
+    ) -> jax.Array:
+        """Returns the logits; `rows`, `[B]`, are the places of the images in the step's batch.
+
+        The masks of an example depend on its row; by default the images are rows 0, 1, ...
+
+        Raises:
+          ValueError: the images do not split into patches, or `remat` is unknown.
+        """
         check_images_shape(images.shape, self.patch_size)
+        if self.remat not in REMAT:
+            raise unknown_name("remat", self.remat, REMAT)
+        rows = jnp.arange(images.shape[0]) if rows is None else rows
+        policy = REMAT[self.remat]
+        mixer_block = MixerBlock
+        if policy is not None:
+            mixer_block = nn.remat(MixerBlock, policy=policy, static_argnums=(3,))
         patch = (self.patch_size, self.patch_size)
         x = nn.Conv(self.hidden_dim, patch, strides=patch, dtype=self.dtype, name="stem")(images)
         x = x.reshape(x.shape[0], -1, self.hidden_dim)  # [B, S, C]
         for block in range(self.num_blocks):
-            x = MixerBlock(
+            x = mixer_block(
                 self.tokens_mlp_dim,
                 self.channels_mlp_dim,
                 gelu_approximate=self.gelu_approximate,
@@ -143,8 +194,8 @@ class MlpMixer(nn.Module):
                 stochastic_depth_rescale=self.stochastic_depth_rescale,
                 dtype=self.dtype,
                 name=f"MixerBlock_{block}",
-            )(x, train=train)
-        x = nn.LayerNorm(dtype=self.dtype, name="pre_head_layer_norm")(x)
+            )(x, rows, train)
+        x = LayerNorm(dtype=self.dtype, name="pre_head_layer_norm")(x)
         x = jnp.mean(x, axis=1, dtype=jnp.float32)  # [B, C], the pre-logits
         if self.num_classes == 0:
             return x

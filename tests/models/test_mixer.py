@@ -132,7 +132,9 @@ def test_dropout_acts_after_the_gelu_and_after_the_second_layer():
         "Dense_0": {"kernel": jnp.zeros((3, 4)), "bias": jnp.full(4, 100.0)},  # gelu(100) = 100
         "Dense_1": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)},
     }
-    y = block.apply({"params": params}, x, train=True, rngs={"dropout": jax.random.key(0)})
+    rows = jnp.arange(2000)
+    rngs = {"dropout": jax.random.key(0)}
+    y = block.apply({"params": params}, x, rows, train=True, rngs=rngs)
     # k of 4 hidden units are kept (100 / 0.5 each), then each of the 3 outputs with 1/2 (/ 0.5):
     # values 0, 400, 800, 1200, 1600, and within an example all kept outputs are the same.
     assert set(np.unique(y)) == {0.0, 400.0, 800.0, 1200.0, 1600.0}
@@ -141,18 +143,19 @@ def test_dropout_acts_after_the_gelu_and_after_the_second_layer():
     assert np.mean(np.asarray(y) == 0) == pytest.approx(0.5 + 1 / 32, abs=0.02)
     # The expectation is the value without dropout.
     assert np.mean(y) == pytest.approx(400.0, rel=0.05)
-    evaluated = block.apply({"params": params}, x, train=False)
+    evaluated = block.apply({"params": params}, x, rows, train=False)
     np.testing.assert_allclose(evaluated, np.full((2000, 3), 400.0))
 
 
 def test_the_two_branches_of_a_block_have_independent_masks():
     block = MixerBlock(tokens_mlp_dim=2, channels_mlp_dim=2, stochastic_depth_rate=0.5)
     x = jnp.zeros((4000, 2, 3))
-    params = block.init(jax.random.key(0), x, train=False)["params"]
+    rows = jnp.arange(4000)
+    params = block.init(jax.random.key(0), x, rows, train=False)["params"]
     params = jax.tree.map(jnp.zeros_like, params)
     params["token_mixing"]["Dense_1"]["bias"] = jnp.array([1.0, 1.0])
     params["channel_mixing"]["Dense_1"]["bias"] = jnp.array([10.0, 10.0, 10.0])
-    y = block.apply({"params": params}, x, train=True, rngs={"dropout": jax.random.key(1)})
+    y = block.apply({"params": params}, x, rows, train=True, rngs={"dropout": jax.random.key(1)})
     # A whole example keeps or drops a branch: its value is 0, 1, 10 or 11, a quarter each.
     assert np.ptp(y, axis=(1, 2)).max() == 0
     values, counts = np.unique(y[:, 0, 0], return_counts=True)
@@ -173,6 +176,37 @@ def test_stochastic_depth_spares_the_first_block_and_evaluation(tiny_mixer):
     np.testing.assert_allclose(trained, one_block, rtol=1e-6)
     evaluated = model.apply({"params": params}, images)
     assert np.abs(evaluated - one_block).max() > 1e-3
+
+
+@pytest.mark.parametrize("remat", ["elementwise", "block"])
+def test_what_is_computed_again_changes_no_gradient(tiny_mixer, remat):
+    images = jax.random.normal(jax.random.key(0), (3, 8, 8, 3))
+    params = tiny_mixer.init(jax.random.key(1), images)["params"]
+    params["head"]["kernel"] = jax.random.normal(jax.random.key(2), params["head"]["kernel"].shape)
+
+    def gradient(model):
+        def loss(params):
+            rngs = {"dropout": jax.random.key(3)}
+            return jnp.sum(model.apply({"params": params}, images, train=True, rngs=rngs) ** 2)
+
+        return jax.jit(jax.grad(loss))(params)
+
+    plain, again = gradient(tiny_mixer), gradient(tiny_mixer.clone(remat=remat))
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    residuals = [
+        sum(leaf.size for leaf in jax.tree.leaves(vjp))
+        for vjp in (
+            jax.vjp(lambda p, m=model: m.apply({"params": p}, images), params)[1]
+            for model in (tiny_mixer, tiny_mixer.clone(remat=remat))
+        )
+    ]
+    assert residuals[1] < residuals[0]  # it does keep less
+
+
+def test_an_unknown_remat_is_refused(tiny_mixer):
+    with pytest.raises(ValueError, match="Unknown remat 'blok'.*Did you mean 'block'"):
+        tiny_mixer.clone(remat="blok").apply({}, np.zeros((1, 8, 8, 3)))
 
 
 @pytest.mark.parametrize(
