@@ -86,7 +86,8 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.model.stochastic_depth_rate = 0.1  # Table 4
     config.model.head_bias_init = -10.0  # Source: the authors' public code
     config.model.dtype = "bfloat16"  # Deviation: the paper does not say
-    config.model.remat = "none"
+    # Saves 2 of 13 GiB per TPU v3 core at no cost in time (docs/performance.md).
+    config.model.remat = "elementwise" if config.model.variant == "L/16" else "none"
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-3  # Table 4

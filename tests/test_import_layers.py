@@ -31,6 +31,7 @@ LAYERS = [
     ["mixer.data", "mixer.train_state", "mixer.progress", "mixer.pictures"],
     ["mixer.train_step", "mixer.checkpoint", "mixer.evaluation", "mixer.train_log"],
     ["mixer.train_loop"],
+    ["mixer.benchmark"],
     ["mixer.main"],
 ]
 

@@ -1,0 +1,112 @@
+"""Compiles the step of a config for a Cloud TPU slice, without a TPU, and tells what it needs.
+
+python scripts/rehearse_tpu.py --config=configs/pretrain_imagenet.py:B/16 --topology=v3-32
+
+--topology=v3-8,v3-32,v3-128 gives a table, --sweep one of all sizes of the generation, --mode=infer
+the throughput of inference for several batch sizes. Any key of the config can be overridden with
+--config.KEY=VALUE. Needs libtpu: pip install -r requirements-tpu.txt. A compilation takes a minute.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+# The TPU is compiled for, not used; its library's messages on a machine without one say nothing.
+os.environ["JAX_PLATFORMS"] = "cpu"
+for _name in ("TF_CPP_MIN_LOG_LEVEL", "TPU_MIN_LOG_LEVEL", "TPU_STDERR_LOG_LEVEL"):
+    os.environ.setdefault(_name, "3")
+
+from absl import app, flags
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file, FILE[:SIZE].")
+_TOPOLOGY = flags.DEFINE_list("topology", ["v3-32"], "Slices as Cloud TPU names them.")
+_SWEEP = flags.DEFINE_bool("sweep", False, "All larger slices of the first one's generation, too.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "What to compile.")
+_BATCH = flags.DEFINE_list("batch_per_core", ["32", "64", "128", "256"], "For --mode=infer.")
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object a line instead of text.")
+_ADVISE = flags.DEFINE_bool("advise", True, "Look for a change that fits if the config does not.")
+
+_TABLE = (
+    ("topology", "slice", "8"),
+    ("batch_per_core", "batch/core", "10"),
+    ("peak_hbm_gib", "peak GiB", "8.2f"),
+    ("hbm_limit_gib", "of GiB", "6.1f"),
+    ("estimated_step_ms", "est. ms", "8.1f"),
+    ("bound_step_ms", "bound ms", "8.1f"),
+    ("images_per_s_per_core", "img/s/core", "10.0f"),
+    ("hours", "hours", "7.1f"),
+    ("core_days", "core-days", "9.1f"),
+    ("compile_s", "compiled s", "10.0f"),
+)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    from mixer.benchmark import rehearsal, topology  # after the flags: JAX takes seconds
+
+    slices = list(_TOPOLOGY.value)
+    try:
+        if _SWEEP.value:
+            slices += [name for name in topology.larger_slices(slices[0])[:6] if name not in slices]
+        _print_header()
+        for name in slices:
+            if _MODE.value == "train":
+                report = rehearsal.rehearse_training(_CONFIG.value, name)
+                _print(report)
+                if not report["fits"] and _ADVISE.value:
+                    _say(f"Does not fit on {name}; looking for the smallest change that does ...")
+                    change, report = rehearsal.smallest_change_that_fits(_CONFIG.value, name)
+                    _say(f"It fits with {change}:")
+                    _print(report | {"change": change})
+            else:
+                for batch in _BATCH.value:
+                    _print(rehearsal.rehearse_inference(_CONFIG.value, name, int(batch)))
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+    _print_footer()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr if _JSON.value else sys.stdout, flush=True)
+
+
+def _print_header() -> None:
+    what = f"{_MODE.value} step of {flags.FLAGS['config'].config_filename}"
+    _say(f"Compiling the {what}; about a minute for each row.")
+    if not _JSON.value:
+        print("  ".join(title.rjust(_width(spec)) for _, title, spec in _TABLE), flush=True)
+
+
+def _print(report: dict[str, Any]) -> None:
+    if _JSON.value:
+        print(json.dumps({"config": flags.FLAGS["config"].config_filename, **report}), flush=True)
+        return
+    cells = [
+        (format(report[key], spec) if key in report else "-").rjust(_width(spec))
+        for key, _, spec in _TABLE
+    ]
+    print("  ".join(cells) + ("" if report["fits"] else "  DOES NOT FIT"), flush=True)
+    for name, entry in report.get("collectives", {}).items():
+        print(f"{'':10}{name}: {entry['count']} of {entry['mib']:,.1f} MiB in all")
+
+
+def _width(spec: str) -> int:
+    return int(spec.partition(".")[0].rstrip("f"))
+
+
+def _print_footer() -> None:
+    if not _JSON.value:
+        print(
+            "\npeak GiB: arguments, results, temporaries and program of one device.\n"
+            "est. ms: the compiler's own estimate, without waiting for the network or the input; "
+            "images/s, hours\nand core-days follow from it, so they are lower bounds. bound ms: "
+            "the matrix units at their peak."
+        )
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)
