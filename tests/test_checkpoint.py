@@ -17,9 +17,7 @@ from mixer.train_state import TrainState, create_train_state
 
 
 def make_state(model, mesh) -> tuple[TrainState, TrainState]:
-    abstract, init = create_train_state(
-        model, optax.adam(1e-3), image_size=8, seed=0, mesh=mesh
-    )
+    abstract, init = create_train_state(model, optax.adam(1e-3), image_size=8, seed=0, mesh=mesh)
     return abstract, init()
 
 
