@@ -9,12 +9,15 @@ import jax
 import rich.console
 import rich.progress
 
+from mixer.chips import CHIPS
+
 
 class Progress:
     """Measures the speed of a run and shows where it is.
 
-    The clock of training starts paused, with the seconds of the run before it resumed. Only one
-    process of a run shows anything (`active`); all of them measure.
+    The clock of training starts paused, with the seconds and core-seconds of the run before it
+    resumed, perhaps on another number of devices. Only one process of a run shows anything
+    (`active`); all of them measure.
     """
 
     def __init__(
@@ -23,11 +26,17 @@ class Progress:
         first_step: int,
         total_steps: int,
         batch_size: int,
+        train_flops_per_image: float,
         train_seconds: float,
+        core_seconds: float,
         active: bool,
     ):
         self._total_steps = total_steps
         self._batch_size = batch_size
+        self._train_flops_per_image = train_flops_per_image
+        self._chip = CHIPS.get(jax.devices()[0].device_kind)
+        self._cores = jax.device_count() * (self._chip.cores if self._chip else 1)
+        self._resumed_with = (train_seconds, core_seconds)
         self._stopped_at = train_seconds
         self._running_since: float | None = None
         self._measured = (first_step, train_seconds)
@@ -72,16 +81,26 @@ class Progress:
             return self._stopped_at
         return self._stopped_at + time.monotonic() - self._running_since
 
+    def state(self) -> dict[str, float]:
+        """Returns what the Progress of a resumed run starts with."""
+        train_seconds = self.train_seconds
+        return {"train_seconds": train_seconds, "core_seconds": self._core_seconds(train_seconds)}
+
     def measure(self, step: int) -> dict[str, float]:
-        """Returns the speed since the last call and the seconds of training so far."""
+        """Returns the speed since the last call and the cost of the training so far."""
         last_step, last_seconds = self._measured
         self._measured = (step, self.train_seconds)
         images = (step - last_step) * self._batch_size
-        images_per_second = images / (self._measured[1] - last_seconds)
-        return {
-            "images_per_second_per_core": images_per_second / jax.device_count(),
+        speed = images / (self._measured[1] - last_seconds) / jax.device_count()
+        measured = {
+            "images_per_second_per_core": speed,
             "train_seconds": self._measured[1],
+            "core_days": self._core_seconds(self._measured[1]) / 86400,
         }
+        if self._chip:
+            needed = speed * self._train_flops_per_image
+            measured["model_flops_utilisation"] = needed / self._chip.flops_per_second
+        return measured
 
     def advance(self, step: int) -> None:
         """Moves the live line."""
@@ -89,17 +108,25 @@ class Progress:
 
     def show(self, step: int, scalars: dict[str, float]) -> None:
         """Shows the metrics of a step: in the live line, or as a plain line."""
-        status = " | ".join(
-            (
-                f"loss {scalars['loss']:.4f}",
-                f"lr {scalars['learning_rate']:.2e}",
-                f"{scalars['images_per_second_per_core']:,.0f} images/s/core",
-                f"ETA {self._eta(step)}",
-            )
-        )
+        parts = [
+            f"loss {scalars['loss']:.4f}",
+            f"lr {scalars['learning_rate']:.2e}",
+            f"{scalars['images_per_second_per_core']:,.0f} images/s/core",
+            f"ETA {self._eta(step)}",  # before what a narrow terminal may cut off
+        ]
+        if "model_flops_utilisation" in scalars:
+            parts.append(f"MFU {scalars['model_flops_utilisation']:.0%}")
+        if scalars["core_days"] >= 0.01:
+            parts.append(f"{scalars['core_days']:,.2f} core-days")
+        status = " | ".join(parts)
         self._live.update(self._task, status=status)
         if not self._console.is_terminal:
             self.say(f"step {step:,}/{self._total_steps:,} | {status}")
+
+    def _core_seconds(self, train_seconds: float) -> float:
+        """Returns those seconds times the cores that trained, over all resumes."""
+        seconds_before, core_seconds_before = self._resumed_with
+        return core_seconds_before + (train_seconds - seconds_before) * self._cores
 
     def _eta(self, step: int) -> datetime.timedelta:
         """Returns the time left at the mean pace of this process, pauses included."""

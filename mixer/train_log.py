@@ -39,6 +39,7 @@ class TrainLog:
         total_steps: int,
         log_every: int,
         batch_size: int,
+        train_flops_per_image: float,
         schedule: optax.Schedule,
         saved: dict[str, Any],
     ):
@@ -60,7 +61,9 @@ class TrainLog:
             first_step=first_step,
             total_steps=total_steps,
             batch_size=batch_size,
+            train_flops_per_image=train_flops_per_image,
             train_seconds=saved.get("train_seconds", 0.0),
+            core_seconds=saved.get("core_seconds", 0.0),
             active=self._active,
         )
 
@@ -125,7 +128,7 @@ class TrainLog:
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of the log, as JSON can hold it."""
-        return {"window": self._window, "train_seconds": self._progress.train_seconds}
+        return {"window": self._window, **self._progress.state()}
 
     def finish(self) -> dict[str, float]:
         """Shows the summary and returns the last value of each metric."""

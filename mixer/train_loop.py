@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from mixer.checkpoint import Checkpoints
 from mixer.config import ConfigReader, differences, to_plain
 from mixer.evaluation.classification import EvalStep, evaluate, make_eval_step
+from mixer.flops import train_flops_per_image
 from mixer.losses import LOSSES
 from mixer.models import build_model
 from mixer.optimizer import create_adam, create_schedule
@@ -58,6 +59,7 @@ class Training:
     init_state: Callable[[], TrainState]
     train_step: Any  # jitted
     eval_step: EvalStep  # jitted
+    flops_per_image: int
 
 
 def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
@@ -151,6 +153,7 @@ def build_training(
             out_shardings=(state_sharding(mesh, abstract_state), replicated(mesh)),
         ),
         eval_step=jax.jit(make_eval_step(model, loss, num_classes), out_shardings=replicated(mesh)),
+        flops_per_image=train_flops_per_image(model, abstract_state.params, cfg.image_size),
     )
 
 
@@ -193,6 +196,7 @@ def train(
             total_steps=training.total_steps,
             log_every=cfg.log_every,
             batch_size=cfg.batch_size,
+            train_flops_per_image=training.flops_per_image,
             schedule=training.schedule,
             saved=saved.get("log", {}),
         ) as log:

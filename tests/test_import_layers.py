@@ -15,6 +15,7 @@ LAYERS = [
     [
         "mixer.models",
         "mixer.chips",
+        "mixer.flops",
         "mixer.data.order",
         "mixer.data.digits",
         "mixer.data.randaugment",

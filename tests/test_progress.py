@@ -7,11 +7,24 @@ import rich.console
 
 from mixer.progress import Progress
 
-SCALARS = {"loss": 1.5, "learning_rate": 1e-3, "images_per_second_per_core": 1234.4}
+SCALARS = {
+    "loss": 1.5,
+    "learning_rate": 1e-3,
+    "images_per_second_per_core": 1234.4,
+    "core_days": 0.0099,
+}
 
 
 def make_progress(**changes) -> Progress:
-    arguments = dict(first_step=0, total_steps=100, batch_size=80, train_seconds=0.0, active=True)
+    arguments = dict(
+        first_step=0,
+        total_steps=100,
+        batch_size=80,
+        train_flops_per_image=1e9,
+        train_seconds=0.0,
+        core_seconds=0.0,
+        active=True,
+    )
     return Progress(**{**arguments, **changes})
 
 
@@ -37,8 +50,19 @@ def test_plain_lines_without_a_terminal(capsys):
     progress.close()
     out = capsys.readouterr().out
     assert out.startswith("step 50/100 | loss 1.5000 | lr 1.00e-03 | 1,234 images/s/core")
-    assert "ETA 0:00:00" in out
+    assert out.endswith("| ETA 0:00:00\n"), "nothing of unknown peaks and of tiny costs"
     assert "\x1b" not in out
+
+
+def test_utilisation_and_cost_where_there_is_something_to_say(capsys):
+    progress = make_progress()
+    progress.start()
+    progress.show(50, {**SCALARS, "model_flops_utilisation": 0.5149, "core_days": 0.01})
+    progress.show(100, {**SCALARS, "core_days": 1234.5})
+    progress.close()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("| ETA 0:00:00 | MFU 51% | 0.01 core-days")
+    assert second.endswith("| ETA 0:00:00 | 1,234.50 core-days")
 
 
 def test_a_live_line_on_a_terminal(capsys, monkeypatch):

@@ -10,11 +10,12 @@ import pytest
 
 from mixer import train_loop
 from mixer.checkpoint import Checkpoints
+from mixer.chips import CHIPS, Chip
 from mixer.config import ConfigReader
 from mixer.metrics import read_metrics
 from mixer.sharding import create_mesh
 
-TIMED = ("images_per_second_per_core", "train_seconds")
+TIMED = ("images_per_second_per_core", "train_seconds", "core_days")
 
 
 def read_lines(workdir: pathlib.Path) -> list[dict[str, float]]:
@@ -68,6 +69,21 @@ def test_what_a_run_writes(tmp_path, digits_config, capsys):
     assert "step 20/20 | loss" in shown
     assert f"test top-1   {result['test/top1']:.2%} of 364 images" in shown
     assert str(tmp_path / "curves.png") in shown
+
+
+def test_the_flops_of_the_model_over_the_peak_of_a_known_chip(tmp_path, digits_config, monkeypatch):
+    monkeypatch.setitem(CHIPS, jax.devices()[0].device_kind, Chip(1e9, 1, 1e9, cores=2))
+    digits_config.num_epochs = 8 * 64 / 1433
+    train_loop.train(digits_config, tmp_path)
+    lines = [line for line in read_metrics(tmp_path) if "loss" in line]
+    assert [line["step"] for line in lines] == [4, 8]
+    # 16 patches of 4 x 4 x 3 and 16 channels; 2 blocks with MLPs of 8 and 32; 10 classes
+    block = 2 * 16 * 16 * 8 + 2 * 16 * 16 * 32
+    flops = 3 * 2 * (16 * 16 * (4 * 4 * 3) + 2 * block + 16 * 10)
+    for line in lines:
+        expected = line["images_per_second_per_core"] * flops / 1e9
+        assert line["model_flops_utilisation"] == pytest.approx(expected)
+        assert line["core_days"] == pytest.approx(line["train_seconds"] * 8 * 2 / 86400)
 
 
 def test_a_finished_run_only_reports(tmp_path, digits_config, capsys):

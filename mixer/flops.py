@@ -1,0 +1,56 @@
+"""How much arithmetic a model asks for, counted from its jaxpr without computing anything."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# How often a device runs their body is not written in the equation alone.
+_UNCOUNTED = ("while", "shard_map", "pallas_call")
+
+
+def train_flops_per_image(model: nn.Module, params: Any, image_size: int) -> int:
+    """Returns the model FLOPs of training on one image: three times those of the forward pass.
+
+    For each product of the forward pass the backward pass computes two of the same size, the
+    gradients of its two factors. (The images need no gradient: of Mixer-B/16 that is 0.3%, which
+    the convention ignores.) What is computed again to save memory is not counted: "model FLOPs"
+    are those that the model needs, however it is run.
+
+    Source: Chowdhery et al., 2022 (arXiv:2204.02311), Appendix B.
+    """
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    return 3 * matmul_flops(lambda p, x: model.apply({"params": p}, x), params, images)
+
+
+def matmul_flops(function: Callable[..., Any], *abstract_args: Any) -> int:
+    """Returns the FLOPs of the matrix products and convolutions of a call, an addition counted too.
+
+    Products with the zeros that pad a convolution count; of a condition the dearest branch does.
+
+    Raises:
+      ValueError: a product within a loop that may end at any time, or in a kernel.
+    """
+    return _flops(jax.make_jaxpr(function)(*abstract_args))
+
+
+def _flops(jaxpr: Any) -> int:
+    return sum(_equation_flops(equation) for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns)
+
+
+def _equation_flops(equation: Any) -> int:
+    name, params = equation.primitive.name, equation.params
+    if name in ("dot_general", "conv_general_dilated"):
+        left, right = (variable.aval.shape for variable in equation.invars)
+        if name == "dot_general":
+            terms = math.prod(left[axis] for axis in params["dimension_numbers"][0][0])
+        else:
+            terms = math.prod(right) // right[params["dimension_numbers"].rhs_spec[0]]
+        return 2 * terms * math.prod(equation.outvars[0].aval.shape)
+    inner = [_flops(leaf) for leaf in jax.tree.leaves(params) if hasattr(leaf, "eqns")]
+    if name in _UNCOUNTED and any(inner):
+        raise ValueError(f"Expected matrix products that can be counted; got one in a {name!r}.")
+    return max(inner, default=0) if name == "cond" else sum(inner) * params.get("length", 1)
