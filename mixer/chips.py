@@ -16,8 +16,8 @@ class Chip:
     cores: int = 1
 
 
-# By `jax.Device.device_kind`. Source: cloud.google.com/tpu/docs, "System architecture", and NVIDIA's
-# data sheets (dense, without sparsity).
+# By `jax.Device.device_kind`. Source: cloud.google.com/tpu/docs, "System architecture", and
+# NVIDIA's data sheets (dense, without sparsity).
 CHIPS: dict[str, Chip] = {
     "TPU v2": Chip(22.5e12, 8, 350e9),
     "TPU v3": Chip(61.5e12, 16, 450e9),

@@ -91,14 +91,14 @@ class Progress:
         last_step, last_seconds = self._measured
         self._measured = (step, self.train_seconds)
         images = (step - last_step) * self._batch_size
-        speed = images / (self._measured[1] - last_seconds) / jax.device_count()
+        speed = images / (self._measured[1] - last_seconds) / self._cores
         measured = {
             "images_per_second_per_core": speed,
             "train_seconds": self._measured[1],
             "core_days": self._core_seconds(self._measured[1]) / 86400,
         }
         if self._chip:
-            needed = speed * self._train_flops_per_image
+            needed = speed * self._chip.cores * self._train_flops_per_image
             measured["model_flops_utilisation"] = needed / self._chip.flops_per_second
         return measured
 

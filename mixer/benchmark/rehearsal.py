@@ -20,11 +20,15 @@ from mixer.config import ConfigReader
 from mixer.data.table import DATASETS, num_examples
 from mixer.device_batch import normalize_images
 from mixer.models import build_model
+from mixer.paper.reference import Result, table3_rows
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, replicated
 from mixer.train_loop import build_training
 
 _GIB = 2**30
 _BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "u8": 1, "s8": 1, "pred": 1}
+# What libtpu says of a program that does not fit, with what it needs and what there is.
+_SIZE = r"([\d.]+)([MG])"
+_OUT_OF_MEMORY = rf"(?:Used |temporaries \(){_SIZE}\)? (?:of|exceeds available HBM) \(?{_SIZE}"
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -50,8 +54,11 @@ def rehearse_training(config: ConfigDict, topology: str) -> dict[str, Any]:
     report = _compile(
         training.train_step, training.abstract_state, batch, mesh=mesh, loops=cfg.accumulation_steps
     )
-    report = {"topology": topology, "total_steps": training.total_steps} | report
+    report |= {"topology": topology, "total_steps": training.total_steps}
     report["batch_per_core"] = cfg.batch_size // mesh.size
+    paper = _paper_row(cfg)
+    if paper:
+        report["paper_core_days"] = paper.tpu_v3_core_days
     if report["fits"]:
         seconds = report["estimated_step_ms"] / 1e3
         cores = mesh.size * CHIPS[mesh.devices.flat[0].device_kind].cores
@@ -81,7 +88,11 @@ def rehearse_inference(config: ConfigDict, topology: str, batch_per_core: int) -
     report = {"topology": topology} | _compile(step, params, batch, mesh=mesh)
     report["batch_per_core"] = batch_per_core
     if report["fits"]:
-        report["images_per_s_per_core"] = batch_per_core / report["estimated_step_ms"] * 1e3
+        images = batch_per_core / CHIPS[mesh.devices.flat[0].device_kind].cores
+        report["images_per_s_per_core"] = images / report["estimated_step_ms"] * 1e3
+    paper = _paper_row(cfg)
+    if paper:
+        report["paper_images_per_s_per_core"] = paper.img_per_sec_per_core
     return report
 
 
@@ -118,6 +129,17 @@ def smallest_change_that_fits(config: ConfigDict, topology: str) -> tuple[str, d
     raise ValueError(f"Nothing that was tried makes it fit on {topology} or a larger slice.")
 
 
+def _paper_row(cfg: ConfigReader) -> Result | None:
+    """Returns the row of Table 3 of a pre-training config, if there is one."""
+    pretrain = "imagenet" if cfg.dataset == "imagenet2012" else cfg.dataset
+    variant = cfg.model.variant if "variant" in cfg.model.keys() else ""  # noqa: SIM118
+    for row in table3_rows():
+        found = (row.pretrain, row.model, row.image_size, row.pretrain_epochs)
+        if found == (pretrain, f"Mixer-{variant}", cfg.image_size, cfg.num_epochs):
+            return row
+    return None
+
+
 def _abstract_batch(mesh: Mesh, size: int, pixels: int, labels: int) -> dict[str, Any]:
     sharding = batch_sharding(mesh)
     return {
@@ -134,11 +156,10 @@ def _compile(step: Any, *args: Any, mesh: Mesh, loops: int = 1) -> dict[str, Any
     try:
         compiled = step.lower(*args).compile()
     except jax.errors.JaxRuntimeError as error:
-        used = re.search(r"Used ([\d.]+)([GM]) of ([\d.]+)([GM]) hbm", str(error))
+        used = re.search(_OUT_OF_MEMORY, str(error))
         if not used:
             raise
-        unit = {"G": 1.0, "M": 1 / 1024}
-        peak, limit = float(used[1]) * unit[used[2]], float(used[3]) * unit[used[4]]
+        peak, limit = (_gib(used[1], used[2]), _gib(used[3], used[4]))
         return report | {"fits": False, "peak_hbm_gib": peak, "hbm_limit_gib": limit}
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     arguments, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
@@ -156,6 +177,10 @@ def _compile(step: Any, *args: Any, mesh: Mesh, loops: int = 1) -> dict[str, Any
         "bound_step_ms": loops * cost["flops"] / chip.flops_per_second * 1e3,
         "collectives": _collectives(compiled.as_text()),
     }
+
+
+def _gib(number: str, unit: str) -> float:
+    return float(number) / (1024 if unit == "M" else 1)
 
 
 def _collectives(program: str) -> dict[str, dict[str, float]]:

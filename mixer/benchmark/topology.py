@@ -35,6 +35,7 @@ def slice_devices(name: str) -> list[jax.Device]:
     # Neither a TPU nor the metadata of a TPU machine is there to be asked.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", name)
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
         description = topologies.get_topology_desc(
