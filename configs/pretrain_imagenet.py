@@ -85,7 +85,7 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.model.stochastic_depth_rate = 0.1  # Table 4
     config.model.head_bias_init = -6.9  # the logit of 1 in 1000. Source: the authors' public code
     config.model.dtype = "bfloat16"  # Deviation: the paper does not say
-    # Saves 2 of 13 GiB per TPU v3 core at no cost in time (docs/performance.md).
+    # Saves 2 of 13 GiB per TPU v3 core for 1% of the time (docs/performance.md).
     config.model.remat = "elementwise" if config.model.variant == "L/16" else "none"
 
     config.optimizer = ConfigDict()

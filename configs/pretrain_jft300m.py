@@ -82,7 +82,7 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.model.stochastic_depth_rate = 0.0  # Table 4: none
     config.model.head_bias_init = -10.0  # Source: the authors' public code for ImageNet-21k
     config.model.dtype = "bfloat16"  # Deviation: the paper does not say
-    # Saves 2 of 13 GiB per TPU v3 core at no cost in time (docs/performance.md).
+    # Saves 2 of 13 GiB per TPU v3 core for 1% of the time (docs/performance.md).
     config.model.remat = "elementwise" if config.model.variant == "L/16" else "none"
 
     config.optimizer = ConfigDict()

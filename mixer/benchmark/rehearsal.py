@@ -105,20 +105,18 @@ def smallest_change_that_fits(config: ConfigDict, topology: str) -> tuple[str, d
     Raises:
       ValueError: none of them is enough.
     """
-    changes: list[dict[str, Any]] = [
-        {"mesh.data": 1, "mesh.fsdp": -1},
-        {"mesh.data": 1, "mesh.fsdp": -1, "model.remat": "elementwise"},
-        *(
-            {"mesh.data": 1, "mesh.fsdp": -1, "model.remat": remat, "accumulation_steps": steps}
-            for remat in ("elementwise", "block")
-            for steps in (2, 4, 8)
-        ),
-    ]
+    divided = {"mesh.data": 1, "mesh.fsdp": -1}
+    again = divided | {"model.remat": "elementwise"}
+    changes: list[dict[str, Any]] = [divided, again]
+    changes += [again | {"accumulation_steps": steps} for steps in (2, 4, 8)]
+    changes += [divided | {"model.remat": "block", "accumulation_steps": 8}]
     tries = [(topology, change) for change in changes]
     tries += [(larger, {}) for larger in larger_slices(topology)]
     for where, change in tries:
         changed = ConfigDict(config.to_dict())
         changed.update_from_flattened_dict(change)
+        if where == topology and changed.to_dict() == config.to_dict():
+            continue
         try:
             report = rehearse_training(changed, where)
         except ValueError:

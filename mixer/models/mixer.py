@@ -43,32 +43,14 @@ VARIANTS: dict[str, dict[str, int]] = {
 }
 
 
-# What the backward pass keeps of a block. "elementwise" keeps the products, the trunk and the
-# statistics and computes the rest again: normalisation, GELU. "block" keeps the input alone.
-_ELEMENTWISE = jax.checkpoint_policies.save_only_these_names("statistics", "hidden", "trunk")
+# What the backward pass keeps of a block. "elementwise" keeps the trunk and what enters the GELUs
+# and computes normalisation and GELU again. "block" keeps the input alone.
+_ELEMENTWISE = jax.checkpoint_policies.save_only_these_names("hidden", "trunk")
 REMAT = {
     "none": None,
     "elementwise": _ELEMENTWISE,
     "block": jax.checkpoint_policies.nothing_saveable,
 }
-
-
-class LayerNorm(nn.Module):
-    """Normalises the last dimension; statistics in float32, as `flax.linen.LayerNorm` has them."""
-
-    dtype: DTypeLike = jnp.float32
-    epsilon: float = 1e-6
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        y = x.astype(jnp.float32)
-        mean = jnp.mean(y, axis=-1, keepdims=True)
-        variance = jnp.maximum(jnp.mean(y * y, axis=-1, keepdims=True) - mean * mean, 0.0)
-        mean = checkpoint_name(mean, "statistics")
-        inverse = checkpoint_name(jax.lax.rsqrt(variance + self.epsilon), "statistics")
-        return ((x - mean) * (inverse * scale) + bias).astype(self.dtype)
 
 
 class MlpBlock(nn.Module):
@@ -114,12 +96,12 @@ class MixerBlock(nn.Module):
         drop = functools.partial(
             StochasticDepth, self.stochastic_depth_rate, self.stochastic_depth_rescale
         )
-        y = LayerNorm(dtype=self.dtype)(x)
+        y = nn.LayerNorm(dtype=self.dtype)(x)
         y = jnp.swapaxes(y, 1, 2)  # [B, C, S]
         y = mlp(self.tokens_mlp_dim, name="token_mixing")(y, rows, train=train)
         y = jnp.swapaxes(y, 1, 2)  # [B, S, C]
         x = checkpoint_name(x + drop()(y, rows, train=train), "trunk")
-        y = LayerNorm(dtype=self.dtype)(x)
+        y = nn.LayerNorm(dtype=self.dtype)(x)
         y = mlp(self.channels_mlp_dim, name="channel_mixing")(y, rows, train=train)
         return x + drop()(y, rows, train=train)
 
@@ -195,7 +177,7 @@ class MlpMixer(nn.Module):
                 dtype=self.dtype,
                 name=f"MixerBlock_{block}",
             )(x, rows, train)
-        x = LayerNorm(dtype=self.dtype, name="pre_head_layer_norm")(x)
+        x = nn.LayerNorm(dtype=self.dtype, name="pre_head_layer_norm")(x)
         x = jnp.mean(x, axis=1, dtype=jnp.float32)  # [B, C], the pre-logits
         if self.num_classes == 0:
             return x
