@@ -46,28 +46,39 @@ _TABLE = (
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from mixer.benchmark import rehearsal, topology  # after the flags: JAX takes seconds
+    from mixer.benchmark.topology import larger_slices  # after the flags: JAX takes seconds
 
     slices = list(_TOPOLOGY.value)
     try:
         if _SWEEP.value:
-            slices += [name for name in topology.larger_slices(slices[0])[:6] if name not in slices]
+            slices += [name for name in larger_slices(slices[0])[:6] if name not in slices]
         _print_header()
         for name in slices:
-            if _MODE.value == "train":
-                report = rehearsal.rehearse_training(_CONFIG.value, name)
-                _print(report)
-                if not report["fits"] and _ADVISE.value:
-                    _say(f"Does not fit on {name}; looking for the smallest change that does ...")
-                    change, report = rehearsal.smallest_change_that_fits(_CONFIG.value, name)
-                    _say(f"It fits with {change}:")
-                    _print(report | {"change": change})
-            else:
-                for batch in _BATCH.value:
-                    _print(rehearsal.rehearse_inference(_CONFIG.value, name, int(batch)))
+            try:
+                _rehearse(name)
+            except ValueError as error:
+                if len(slices) == 1:
+                    raise
+                _say(f"{name}: {error}")
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
     _print_footer()
+
+
+def _rehearse(topology: str) -> None:
+    from mixer.benchmark import rehearsal
+
+    if _MODE.value == "infer":
+        for batch in _BATCH.value:
+            _print(rehearsal.rehearse_inference(_CONFIG.value, topology, int(batch)))
+        return
+    report = rehearsal.rehearse_training(_CONFIG.value, topology)
+    _print(report)
+    if not report["fits"] and _ADVISE.value:
+        _say(f"Does not fit on {topology}; looking for the smallest change that does ...")
+        change, report = rehearsal.smallest_change_that_fits(_CONFIG.value, topology)
+        _say(f"It fits with {change}:")
+        _print(report | {"change": change})
 
 
 def _say(text: str) -> None:

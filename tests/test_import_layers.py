@@ -92,6 +92,7 @@ def test_config_dicts_stop_at_the_loop(module):
         "mixer.main",
         "mixer.train_loop",
         "mixer.config",
+        "mixer.benchmark.rehearsal",
     )
 
 

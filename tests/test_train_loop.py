@@ -81,7 +81,7 @@ def test_the_flops_of_the_model_over_the_peak_of_a_known_chip(tmp_path, digits_c
     block = 2 * 16 * 16 * 8 + 2 * 16 * 16 * 32
     flops = 3 * 2 * (16 * 16 * (4 * 4 * 3) + 2 * block + 16 * 10)
     for line in lines:
-        expected = line["images_per_second_per_core"] * flops / 1e9
+        expected = line["images_per_second_per_core"] * 2 * flops / 1e9
         assert line["model_flops_utilisation"] == pytest.approx(expected)
         assert line["core_days"] == pytest.approx(line["train_seconds"] * 8 * 2 / 86400)
 
