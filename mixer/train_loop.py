@@ -132,7 +132,6 @@ def build_training(
     abstract_state, init_state = create_train_state(
         model, optimizer, image_size=cfg.image_size, seed=cfg.seed, mesh=mesh
     )
-    check_batch_size(cfg.batch_size, mesh, cfg.accumulation_steps)
     train_step = make_train_step(
         model,
         optimizer,
