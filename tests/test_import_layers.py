@@ -29,6 +29,7 @@ LAYERS = [
         "mixer.metrics",
         "mixer.distributed",
         "mixer.paper",
+        "mixer.weights",
     ],
     ["mixer.data", "mixer.train_state", "mixer.progress", "mixer.pictures"],
     ["mixer.train_step", "mixer.checkpoint", "mixer.evaluation", "mixer.train_log"],
@@ -111,7 +112,7 @@ class NoTensorFlow:
 sys.meta_path.insert(0, NoTensorFlow())
 import jax, jax.numpy as jnp, optax
 import mixer.models, mixer.optimizer, mixer.train_step, mixer.train_state, mixer.losses
-import mixer.sharding
+import mixer.sharding, mixer.weights
 import mixer.evaluation.classification, mixer.paper.reference
 from mixer.data.table import num_examples
 
