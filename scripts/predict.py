@@ -74,8 +74,8 @@ def _predict(paths: list[pathlib.Path], output: pathlib.Path) -> None:
         for name, probability in zip(prediction.classes, prediction.probabilities, strict=True):
             print(f"  {probability:7.2%}  {name}")
     draw_predictions(predictions, output)
-    drawn = f"the first {MAX_DRAWN}" if len(paths) > MAX_DRAWN else "drawn"
-    print(f"Picture ({drawn}): {output}")
+    of_which = f" of the first {MAX_DRAWN}" if len(paths) > MAX_DRAWN else ""
+    print(f"Picture{of_which}: {output}")
 
 
 if __name__ == "__main__":

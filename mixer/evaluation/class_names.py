@@ -11,7 +11,8 @@ def find_class_names(loaded: LoadedModel, file: str | None = None) -> Sequence[s
     """Returns a name for each class, in the order of the labels.
 
     From `file` (one name a line), or as they came with the weights, or for 1,000 classes those of
-    ImageNet; otherwise "class 0" and so on.
+    ImageNet; otherwise "class 0" and so on. WordNet IDs, TFDS's names of ImageNet's classes, are
+    put into words.
 
     Raises:
       ValueError: the file is not text, or has another number of names than the weights classes.
@@ -21,24 +22,28 @@ def find_class_names(loaded: LoadedModel, file: str | None = None) -> Sequence[s
     if file is not None:
         return _read_class_names(file, num_classes)
     if loaded.class_names is not None:
-        return loaded.class_names
+        in_words = imagenet_class_names()
+        return [in_words.get(name, name) for name in loaded.class_names]
     if num_classes == 1000:
-        return imagenet_class_names()
+        return list(imagenet_class_names().values())
     return [f"class {label}" for label in range(num_classes)]
 
 
-def imagenet_class_names() -> list[str]:
-    """Returns WordNet's first name of each of the 1,000 classes, with its ID where two share it."""
+def imagenet_class_names() -> dict[str, str]:
+    """Returns WordNet ID -> first name of ImageNet's 1,000 classes, in the order of the labels.
+
+    Two classes of the same name have their ID in it.
+    """
     text = (
         importlib.resources.files("mixer.data").joinpath("imagenet_classes.txt").read_text("utf-8")
     )
     rows = [line.split("\t") for line in text.splitlines() if not line.startswith("#")]
-    first = [names.partition(",")[0] for _, names in rows]
-    count = collections.Counter(first)
-    return [
-        name if count[name] == 1 else f"{name} ({wordnet_id})"
-        for name, (wordnet_id, _) in zip(first, rows, strict=True)
-    ]
+    first = {wordnet_id: names.partition(",")[0] for wordnet_id, names in rows}
+    count = collections.Counter(first.values())
+    return {
+        wordnet_id: name if count[name] == 1 else f"{name} ({wordnet_id})"
+        for wordnet_id, name in first.items()
+    }
 
 
 def _read_class_names(file: str, num_classes: int) -> list[str]:
