@@ -86,7 +86,7 @@ def read_features(model, params, data_dir: str, split: str, num_devices: int):
 
 
 def test_digits_by_a_mixer_that_has_learnt_nothing(data_dir, tiny_mixer):
-    params = tiny_mixer.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))["params"]
+    params = jax.jit(tiny_mixer.init)(jax.random.key(0), np.zeros((1, 8, 8, 3)))["params"]
     train, test = (
         read_features(tiny_mixer, params, data_dir, split, num_devices=8)
         for split in ("train", "test")

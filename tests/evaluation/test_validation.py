@@ -64,7 +64,7 @@ def real_dir(tmp_path) -> str:
 
 def test_sets_of_labels_count_exactly_the_images_that_have_one(real_dir):
     model = build_model("mixer", "S/32", num_blocks=1, hidden_dim=8, num_classes=1000)
-    params = model.init(jax.random.key(0), np.zeros((1, 32, 32, 3)))["params"]
+    params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3)))["params"]
     params["head"]["bias"] = params["head"]["bias"].at[5].set(1.0)  # always predicts 5
     loaded = LoadedModel(model, params, 32, None)
     images = Images("imagenet2012_real", "validation", real_dir, BOTH[:1], None, batch_size=8)
