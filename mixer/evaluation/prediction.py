@@ -19,6 +19,7 @@ from mixer.weights.restore import LoadedModel
 
 MAX_DRAWN = 60
 
+_FULL_PICTURE = 5  # classes whose bars are as high as the image
 _TEXT, _BEST, _OTHER = "#222222", "#8fbcdb", "#dfe6ec"
 
 
@@ -96,7 +97,7 @@ def draw_predictions(predictions: Sequence[Prediction], output: pathlib.Path) ->
     columns = min(2, len(drawn))
     rows = -(-len(drawn) // columns)
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.1)
-    height = max(2.3, 0.4 * len(drawn[0].classes))  # inches
+    height = 0.46 * max(len(drawn[0].classes), _FULL_PICTURE)  # inches
     figure = Figure(figsize=(5.6 * columns, height * rows), layout=layout)
     grid = figure.subplots(rows, 2 * columns, squeeze=False, width_ratios=[1.0, 1.5] * columns)
     for axes in grid.flat:
@@ -116,13 +117,13 @@ def _draw_bars(axes: Axes, prediction: Prediction) -> None:
     places = range(len(prediction.classes))
     colours = [_BEST] + [_OTHER] * (len(prediction.classes) - 1)
     axes.barh(places, prediction.probabilities, height=0.8, color=colours)
-    axes.set_xlim(0, 1.03)
-    axes.set_ylim(len(prediction.classes) - 0.5, -0.5)  # the most probable one on top
+    axes.set_xlim(0, 1.18)  # the percentages stand beside the bars
+    axes.set_ylim(max(len(places), _FULL_PICTURE) - 0.5, -0.5)  # the most probable one on top
     for place in places:
         name = _shortened(prediction.classes[place], 32)
         axes.text(0.02, place, name, va="center", fontsize=9, color=_TEXT, parse_math=False)
         percent = f"{prediction.probabilities[place]:.1%}"
-        axes.text(1.02, place, percent, va="center", ha="right", fontsize=9, color=_TEXT)
+        axes.text(1.18, place, percent, va="center", ha="right", fontsize=9, color=_TEXT)
 
 
 def _shortened(text: str, length: int) -> str:

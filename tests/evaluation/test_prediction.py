@@ -75,7 +75,7 @@ def test_the_picture_shows_images_and_bars(tmp_path):
     assert min(areas[:3]) > 30_000
     assert areas[3] == 0
     is_bar = (pixels == (0x8F, 0xBC, 0xDB)).all(axis=-1)
-    assert is_bar.any(axis=0).sum() / width == pytest.approx(2 * 0.75 * 0.29, rel=0.1)
+    assert is_bar.any(axis=0).sum() / width == pytest.approx(2 * 0.75 * 0.24, rel=0.05)
     assert list(tmp_path.iterdir()) == [output]
 
 
