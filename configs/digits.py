@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.dataset = "digits"
     config.data_dir = ""  # TFDS's default
     config.train_split = "train"
-    config.eval_split = "test"
+    config.eval_splits = ConfigDict({"test": "test"})
     config.train_fraction = 1.0
     config.replace_damaged = False
     config.cache = "raw"  # a few hundred kB
@@ -36,12 +36,15 @@ def get_config() -> ConfigDict:
     config.num_stripes = 1
     config.prefetch = 2
 
-    config.crop_area = (0.8, 1.0)
+    config.train_crop = ConfigDict()
+    config.train_crop.name = "inception_crop"
+    config.train_crop.area = (0.8, 1.0)
     config.flip = False  # mirrored digits are not digits
     config.randaugment = ConfigDict({"layers": 0, "magnitude": 0.0})
     config.mixup_alpha = 0.5
     config.loss = "sigmoid"
 
+    config.init_from = ""
     config.model = ConfigDict()
     config.model.name = "mixer"
     config.model.patch_size = 4
@@ -49,6 +52,7 @@ def get_config() -> ConfigDict:
     config.model.hidden_dim = 64
     config.model.tokens_mlp_dim = 32
     config.model.channels_mlp_dim = 256
+    config.model.gelu_approximate = True
     config.model.dropout_rate = 0.0
     config.model.stochastic_depth_rate = 0.1
     config.model.head_bias_init = -2.2  # the logit of 1 in 10
@@ -56,14 +60,17 @@ def get_config() -> ConfigDict:
     config.model.remat = "none"
 
     config.optimizer = ConfigDict()
+    config.optimizer.name = "adam"
     config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_steps = 100
+    config.optimizer.decay = "linear"
     config.optimizer.end_learning_rate = 1e-5
     config.optimizer.beta1 = 0.9
     config.optimizer.beta2 = 0.999
     config.optimizer.weight_decay = 0.1
     config.optimizer.clip_global_norm = 1.0
     config.optimizer.mu_dtype = "float32"
+    config.polyak_decay = 0.0
 
     config.log_every = 50
     config.eval_every = 200

@@ -59,7 +59,7 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.dataset = "imagenet21k"
     config.data_dir = ""  # TFDS's default
     config.train_split = "train[51200:]"  # Source: the authors' public code
-    config.eval_split = "train[:51200]"
+    config.eval_splits = ConfigDict({"minival": "train[:51200]"})
     config.train_fraction = 1.0
     config.replace_damaged = False
     config.cache = "none"
@@ -73,15 +73,19 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.num_stripes = 64  # for every number of hosts that divides 64 the same batches
     config.prefetch = 2
 
-    config.crop_area = (0.05, 1.0)  # Source: the authors' public code
+    config.train_crop = ConfigDict()
+    config.train_crop.name = "inception_crop"
+    config.train_crop.area = (0.05, 1.0)  # Source: the authors' public code
     config.flip = True  # Source: as above
     config.randaugment = ConfigDict({"layers": 2, "magnitude": magnitude})
     config.mixup_alpha = mixup_alpha
     config.loss = "sigmoid"  # Source: the authors' public code
 
+    config.init_from = ""
     config.model = ConfigDict()
     config.model.name = "mixer"
     config.model.variant = size
+    config.model.gelu_approximate = True  # Source: the authors' public code
     config.model.dropout_rate = 0.0  # Table 4
     config.model.stochastic_depth_rate = 0.1  # Table 4
     config.model.head_bias_init = -10.0  # Source: the authors' public code
@@ -90,14 +94,17 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.model.remat = "elementwise" if config.model.variant == "L/16" else "none"
 
     config.optimizer = ConfigDict()
+    config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-3  # Table 4
     config.optimizer.warmup_steps = 10_000  # section 3
+    config.optimizer.decay = "linear"
     config.optimizer.end_learning_rate = 1e-5  # Source: the authors' public code
     config.optimizer.beta1 = 0.9  # section 3
     config.optimizer.beta2 = 0.999
     config.optimizer.weight_decay = 0.1  # Table 4
     config.optimizer.clip_global_norm = 1.0  # section 3
     config.optimizer.mu_dtype = "float32"
+    config.polyak_decay = 0.0
 
     config.log_every = 50
     config.eval_every = 5000

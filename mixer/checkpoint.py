@@ -9,6 +9,8 @@ import copy
 import importlib.metadata
 from typing import Any
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import options as ocp_options
@@ -24,6 +26,7 @@ _VERSIONS_OF = (
     "numpy",
     "tensorflow-datasets",
 )
+_ATOMICITY = ocp_options.AtomicityOptions(mode=ocp_options.AtomicityMode.COMMIT_FILE)
 
 
 class Checkpoints:
@@ -41,11 +44,10 @@ class Checkpoints:
             directory,
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
+                create=False,  # made by the first save: a refused run leaves nothing behind
                 enable_async_checkpointing=True,
                 cleanup_tmp_directories=True,
-                atomicity_options=ocp_options.AtomicityOptions(
-                    mode=ocp_options.AtomicityMode.COMMIT_FILE
-                ),
+                atomicity_options=_ATOMICITY,
             ),
         )
         self._saving = False
@@ -98,3 +100,28 @@ class Checkpoints:
         """Waits until the last save is complete; raises what went wrong in it."""
         self._saving = False
         self._manager.wait_until_finished()
+
+
+def newest_step(directory: epath.Path) -> int | None:
+    """Returns the newest complete step in a folder of checkpoints, or None."""
+    if not directory.is_dir():
+        return None
+    options = ocp.CheckpointManagerOptions(read_only=True, atomicity_options=_ATOMICITY)
+    with ocp.CheckpointManager(directory, options=options) as manager:
+        return manager.latest_step()
+
+
+def read_params(step_directory: epath.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the parameters of a checkpoint and its `meta`, without the rest of the state.
+
+    The parameters are the nested dict of the model, float32 arrays in host memory: their Polyak
+    average, if the run kept one.
+    """
+    state, reader = step_directory / "state", ocp.PyTreeCheckpointer()
+    tree = reader.metadata(state).item_metadata.tree
+    name = "params" if tree["averaged_params"] is None else "averaged_params"
+    item = {name: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree[name])}
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+    args = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
+    meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(step_directory / "meta")
+    return reader.restore(state, args=args)[name], meta

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from mixer.suggestion import nearest
 
-# What a resumed run may change freely: it alters where and when, but no
-# update by more than rounding.
+# What a resumed run may change freely, beside the evaluation: it alters where and when, but no
+# update by more than rounding. Where the run began is long past.
 _FREE_TO_CHANGE = frozenset(
     {
         "accumulation_steps",
@@ -22,7 +22,7 @@ _FREE_TO_CHANGE = frozenset(
         "cache_eval",
         "checkpoint_every",
         "data_dir",
-        "eval_every",
+        "init_from",
         "keep_checkpoints",
         "log_every",
         "mesh.data",
@@ -61,6 +61,9 @@ class ConfigReader:
             raise AttributeError(key)
         return self[key]
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._config
+
     def keys(self) -> Iterator[str]:
         return iter(self._config)
 
@@ -97,7 +100,9 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [
         f"{key}: {old.get(key, absent)!r} before, {new.get(key, absent)!r} now"
         for key in sorted(old.keys() | new.keys())
-        if key not in _FREE_TO_CHANGE and old.get(key, absent) != new.get(key, absent)
+        if key not in _FREE_TO_CHANGE
+        and not key.startswith("eval_")
+        and old.get(key, absent) != new.get(key, absent)
     ]
 
 

@@ -11,7 +11,8 @@ A line of `metrics.jsonl` is a JSON object with `step` and any of
   core_days                the same times the cores that trained, as `mixer/chips.py` counts them
   damaged_examples         how many process 0 replaced in that step's batch, where any
   test/top1, test/loss, test/count
-                           fraction in [0, 1], mean, number of examples; for each evaluation
+                           fraction in [0, 1], mean, number of examples; for each evaluation and
+                           each split of the config's `eval_splits`, by its name there
 """
 
 import contextlib

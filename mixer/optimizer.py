@@ -1,4 +1,4 @@
-"""The learning-rate schedule and the optimizer of the paper's pre-training (section 3, Table 4)."""
+"""Learning-rate schedules and optimizers of the paper's pre-training and fine-tuning."""
 
 from typing import Any
 
@@ -7,32 +7,45 @@ import optax
 
 from mixer.suggestion import unknown_name
 
-MU_DTYPES = ("float32", "bfloat16")
+MOMENT_DTYPES = ("float32", "bfloat16")
+DECAYS = ("linear", "cosine")
 
 
 def create_schedule(
-    *, learning_rate: float, warmup_steps: int, total_steps: int, end_learning_rate: float
+    *,
+    learning_rate: float,
+    warmup_steps: int,
+    total_steps: int,
+    decay: str,
+    end_learning_rate: float,
 ) -> optax.Schedule:
-    """Returns step -> learning rate: linear from 0 to the peak, then linear to the end.
+    """Returns step -> learning rate: linear from 0 to the peak, then along `decay` to the end.
 
     Step 0 has learning rate 0, step `warmup_steps` the peak, step `total_steps` would have
-    `end_learning_rate`, an absolute value.
+    `end_learning_rate`, an absolute value. The decay is `linear` or `cosine`, half a period.
 
     Raises:
-      ValueError: the warm-up is negative or as long as the run.
+      ValueError: unknown decay, or the warm-up is negative or as long as the run.
 
-    Source: section 3 ("linear learning rate warmup of 10k steps and linear decay").
+    Source: section 3 (linear warm-up; linear decay in pre-training, cosine in fine-tuning).
     """
+    if decay not in DECAYS:
+        raise unknown_name("decay", decay, DECAYS)
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
             f"Expected 0 <= warmup_steps < total_steps; got warmup_steps={warmup_steps} and "
             f"total_steps={total_steps}. Shorten the warm-up or train longer."
         )
-    decay = optax.linear_schedule(learning_rate, end_learning_rate, total_steps - warmup_steps)
+    decay_steps = total_steps - warmup_steps
+    if decay == "linear":
+        after_warmup = optax.linear_schedule(learning_rate, end_learning_rate, decay_steps)
+    else:
+        end = end_learning_rate / learning_rate
+        after_warmup = optax.cosine_decay_schedule(learning_rate, decay_steps, alpha=end)
     if warmup_steps == 0:
-        return decay
+        return after_warmup
     warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-    return optax.join_schedules([warmup, decay], [warmup_steps])
+    return optax.join_schedules([warmup, after_warmup], [warmup_steps])
 
 
 def kernels_only(params: Any) -> Any:
@@ -61,8 +74,8 @@ def create_adam(
 
     Source: section 3 and Table 4.
     """
-    if mu_dtype not in MU_DTYPES:
-        raise unknown_name("mu_dtype", mu_dtype, MU_DTYPES)
+    if mu_dtype not in MOMENT_DTYPES:
+        raise unknown_name("mu_dtype", mu_dtype, MOMENT_DTYPES)
     return optax.chain(
         optax.clip_by_global_norm(clip_global_norm),
         optax.adamw(
@@ -73,4 +86,25 @@ def create_adam(
             mask=kernels_only,
             mu_dtype=mu_dtype,
         ),
+    )
+
+
+def create_momentum(
+    schedule: optax.Schedule, *, momentum: float, clip_global_norm: float, momentum_dtype: str
+) -> optax.GradientTransformation:
+    """Returns SGD with momentum and clipping before it.
+
+    The update is `-lr * m` with `m = clip(gradient) + momentum * m`, without weight decay. `m` is
+    kept as `momentum_dtype`, float32 or bfloat16.
+
+    Raises:
+      ValueError: another `momentum_dtype`.
+
+    Source: section 3 (fine-tuning with momentum SGD, clipping at global norm 1, no weight decay).
+    """
+    if momentum_dtype not in MOMENT_DTYPES:
+        raise unknown_name("momentum_dtype", momentum_dtype, MOMENT_DTYPES)
+    return optax.chain(
+        optax.clip_by_global_norm(clip_global_norm),
+        optax.sgd(schedule, momentum=momentum, accumulator_dtype=momentum_dtype),
     )

@@ -8,23 +8,27 @@ from matplotlib.figure import Figure
 
 from mixer.metrics import read_metrics
 
-_PANELS = (  # title, key, scale
-    ("training loss", "loss", "log"),
-    ("test accuracy (top-1)", "test/top1", "linear"),
-    ("learning rate", "learning_rate", "linear"),
-    ("images/s/core", "images_per_second_per_core", "linear"),
-)
-
 
 def draw_curves(workdir: epath.Path) -> None:
     """Draws `metrics.jsonl` into `curves.png`."""
     lines = read_metrics(workdir)
+    accuracies = dict.fromkeys(key for line in lines for key in line if key.endswith("/top1"))
+    panels: tuple[tuple[str, str, list[str]], ...] = (  # title, scale, keys
+        ("training loss", "log", ["loss"]),
+        ("accuracy (top-1)", "linear", list(accuracies)),
+        ("learning rate", "linear", ["learning_rate"]),
+        ("images/s/core", "linear", ["images_per_second_per_core"]),
+    )
     figure = Figure(figsize=(10, 6), layout="constrained")
-    for axes, (title, key, scale) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
-        points = [(line["step"], line[key]) for line in lines if key in line]
-        if points:
-            axes.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else None)
-            axes.set_yscale(scale)
+    for axes, (title, scale, keys) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        for key in keys:
+            points = [(line["step"], line[key]) for line in lines if key in line]
+            if points:
+                marker = "." if len(points) < 30 else None
+                axes.plot(*zip(*points, strict=True), marker=marker, label=key.partition("/")[0])
+                axes.set_yscale(scale)
+        if keys == list(accuracies) and keys:
+            axes.legend()
         axes.set_title(title)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)

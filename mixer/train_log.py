@@ -55,6 +55,7 @@ class TrainLog:
         for line in read_metrics(workdir, last_step=first_step):
             self._latest |= line
         if self._active:
+            workdir.mkdir(parents=True, exist_ok=True)
             (workdir / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         self._writer = MetricsWriter(workdir, first_step=first_step, active=self._active)
         self._progress = Progress(
@@ -109,13 +110,16 @@ class TrainLog:
         if self._active:
             draw_images(batch["images"], batch["labels"], self._workdir / "train_images.png")
 
-    def add_evaluation(self, step: int, split: str, result: dict[str, float]) -> None:
-        """Writes and shows the result of an evaluation, and draws the curves so far."""
-        self._write(step, {f"{split}/{name}": value for name, value in result.items()})
-        self.say(
-            f"step {step:,} | {split}: top-1 {result['top1']:.2%} of {result['count']:,} images, "
-            f"loss {result['loss']:.4f}"
-        )
+    def add_evaluations(self, step: int, results: dict[str, dict[str, float]]) -> None:
+        """Writes and shows the result of each evaluated split, and draws the curves so far."""
+        scalars = {}
+        for split, result in results.items():
+            scalars |= {f"{split}/{name}": value for name, value in result.items()}
+            self.say(
+                f"step {step:,} | {split}: top-1 {result['top1']:.2%} of {result['count']:,} "
+                f"images, loss {result['loss']:.4f}"
+            )
+        self._write(step, scalars)
         if self._active:
             draw_curves(self._workdir)
 
@@ -167,10 +171,15 @@ class TrainLog:
     def _summary(self) -> str:
         latest, workdir = self._latest, self._workdir
         wall_seconds = time.monotonic() - self._start
+        splits = [key.removesuffix("/top1") for key in latest if key.endswith("/top1")]
+        accuracies = "".join(
+            f"\n  {split + ' top-1':12} {latest[split + '/top1']:.2%} of "
+            f"{latest[split + '/count']:,} images"
+            for split in splits
+        )
         return f"""
 Finished {self._total_steps:,} steps in {latest["train_seconds"]:.1f} s of training, \
-{wall_seconds:.1f} s in all.
-  test top-1   {latest["test/top1"]:.2%} of {latest["test/count"]:,} images
+{wall_seconds:.1f} s in all.{accuracies}
   config       {workdir / "config.json"}
   metrics      {workdir / "metrics.jsonl"}, and for TensorBoard: tensorboard --logdir {workdir}
   pictures     {workdir / "curves.png"}, {workdir / "train_images.png"}

@@ -1,167 +1,32 @@
 """The training loop: builds every part once, then loops. The only file that knows all parts."""
 
-import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
-import optax
 from clu import parameter_overview
 from etils import epath
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from mixer.build import Training, build_data, build_training
 from mixer.checkpoint import Checkpoints
 from mixer.config import ConfigReader, differences, to_plain
-from mixer.evaluation.classification import EvalStep, evaluate, make_eval_step
-from mixer.flops import train_flops_per_image
-from mixer.losses import LOSSES
-from mixer.models import build_model
-from mixer.optimizer import create_adam, create_schedule
-from mixer.sharding import (
-    batch_sharding,
-    check_batch_size,
-    create_mesh,
-    local_rows,
-    replicated,
-    state_sharding,
-    to_global,
-)
-from mixer.suggestion import unknown_name
+from mixer.evaluation.classification import evaluate
+from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows, to_global
 from mixer.train_log import TrainLog
-from mixer.train_state import TrainState, create_train_state
-from mixer.train_step import make_train_step
-
-HostBatches = Iterator[dict[str, np.ndarray]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """The input of a run: batches of this process's rows, in host memory."""
-
-    num_classes: int
-    num_examples: int  # of an epoch
-    fingerprints: dict[str, str]
-    train_batches: Callable[..., HostBatches]  # (first_step, on_damage), without end
-    eval_batches: Callable[[], HostBatches]
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """The computation of a run. A step number counts the updates done."""
-
-    total_steps: int
-    schedule: optax.Schedule
-    abstract_state: TrainState
-    init_state: Callable[[], TrainState]
-    train_step: Any  # jitted
-    eval_step: EvalStep  # jitted
-    flops_per_image: int
-
-
-def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
-    """Returns the input that the config describes, `rows` of each batch; reads no image yet."""
-    # Brings in TensorFlow, which the model, the step and the benchmarks do without.
-    from mixer.data import datasets, input_pipeline, preprocess
-    from mixer.data.order import ExampleOrder
-
-    train_set = datasets.open_dataset(
-        cfg.dataset, cfg.train_split, cfg.data_dir, fraction=cfg.train_fraction
-    )
-    eval_set = datasets.open_dataset(cfg.dataset, cfg.eval_split, cfg.data_dir)
-    order = ExampleOrder(len(train_set.records), cfg.batch_size, cfg.seed, cfg.num_stripes)
-    train_set = datasets.cached(train_set, cfg.cache, order.examples_of(rows))
-    train_input = input_pipeline.TrainInput(
-        train_set,
-        order,
-        preprocess.make_train_preprocess(
-            size=cfg.image_size,
-            crop_area=tuple(cfg.crop_area),
-            flip=cfg.flip,
-            randaugment_layers=cfg.randaugment.layers,
-            randaugment_magnitude=cfg.randaugment.magnitude,
-        ),
-        rows=rows,
-        prefetch=cfg.prefetch,
-    )
-    eval_input = input_pipeline.EvalInput(
-        eval_set,
-        preprocess.make_eval_preprocess(
-            size=cfg.image_size, crop=cfg.eval_crop, resize=cfg.eval_resize
-        ),
-        batch_size=cfg.batch_size,
-        rows=rows,
-        prefetch=cfg.prefetch,
-        cache=cfg.cache_eval,
-    )
-    return Data(
-        num_classes=train_set.num_classes,
-        num_examples=len(train_set.records),
-        fingerprints={cfg.train_split: train_set.records.fingerprint()},
-        train_batches=train_input.batches,
-        eval_batches=eval_input.batches,
-    )
-
-
-def build_training(
-    cfg: ConfigReader, mesh: Mesh, *, num_classes: int, num_examples: int
-) -> Training:
-    """Returns the computation that the config describes; compiles nothing."""
-    if cfg.loss not in LOSSES:
-        raise unknown_name("loss", cfg.loss, LOSSES)
-    loss = LOSSES[cfg.loss]
-    total_steps = round(cfg.num_epochs * num_examples / cfg.batch_size)
-    model = build_model(**cfg.model, num_classes=num_classes)
-    schedule = create_schedule(
-        learning_rate=cfg.optimizer.learning_rate,
-        warmup_steps=cfg.optimizer.warmup_steps,
-        total_steps=total_steps,
-        end_learning_rate=cfg.optimizer.end_learning_rate,
-    )
-    optimizer = create_adam(
-        schedule,
-        beta1=cfg.optimizer.beta1,
-        beta2=cfg.optimizer.beta2,
-        weight_decay=cfg.optimizer.weight_decay,
-        clip_global_norm=cfg.optimizer.clip_global_norm,
-        mu_dtype=cfg.optimizer.mu_dtype,
-    )
-    abstract_state, init_state = create_train_state(
-        model, optimizer, image_size=cfg.image_size, seed=cfg.seed, mesh=mesh
-    )
-    train_step = make_train_step(
-        model,
-        optimizer,
-        loss,
-        num_classes=num_classes,
-        mixup_alpha=cfg.mixup_alpha,
-        accumulation_steps=cfg.accumulation_steps,
-        seed=cfg.seed,
-    )
-    return Training(
-        total_steps=total_steps,
-        schedule=schedule,
-        abstract_state=abstract_state,
-        init_state=init_state,
-        train_step=jax.jit(
-            train_step,
-            donate_argnums=0,
-            out_shardings=(state_sharding(mesh, abstract_state), replicated(mesh)),
-        ),
-        eval_step=jax.jit(make_eval_step(model, loss, num_classes), out_shardings=replicated(mesh)),
-        flops_per_image=train_flops_per_image(model, abstract_state.params, cfg.image_size),
-    )
+from mixer.train_state import Params
+from mixer.weights.restore import initial_params
 
 
 def train(
     config: ConfigDict, workdir: epath.Path, *, allow_config_change: bool = False
 ) -> dict[str, float]:
-    """Runs the config to its last step, from the newest checkpoint of the workdir if it has one.
+    """Runs the config to its last step.
 
-    Returns the last value of each metric (`mixer/metrics.py` lists them).
+    Starts from the newest checkpoint of the workdir, otherwise from the weights that `init_from`
+    names, otherwise from scratch. Returns the last value of each metric (`mixer/metrics.py` lists
+    them).
 
     Raises:
       ValueError: a config that cannot work, unread keys included, or one that differs from what
@@ -179,15 +44,22 @@ def train(
     for key in ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
         if cfg[key] < 1:
             raise ValueError(f"Expected {key} to be at least 1; got {cfg[key]}.")
-    replace_damaged = cfg.replace_damaged
+    replace_damaged, init_from = cfg.replace_damaged, cfg.init_from
     cfg.check_all_read()
-    meta = {"config": to_plain(config), "data": data.fingerprints}
+    meta = {
+        "config": to_plain(config),
+        "data": data.fingerprints,
+        "class_names": data.class_names,
+    }
 
     with Checkpoints(workdir / "checkpoints", keep=cfg.keep_checkpoints) as checkpoints:
         first_step = checkpoints.latest_step() or 0
         saved = checkpoints.read_meta(first_step) if first_step else {}
         if saved and not allow_config_change:
             _check_same_run(first_step, saved, meta)
+        pretrained: Params = {}
+        if init_from and not saved:
+            pretrained = initial_params(init_from, training.model, config.image_size)
         with TrainLog(
             workdir,
             config=meta["config"],
@@ -204,7 +76,9 @@ def train(
                 state = checkpoints.restore(first_step, training.abstract_state)
             else:
                 log.say(_overview(training.abstract_state.params))
-                state = training.init_state()
+                origin = f"the weights {init_from}, with a fresh head" if pretrained else "scratch"
+                log.say(f"Starting {workdir} from {origin}.")
+                state = training.init_state(pretrained)
             if first_step >= training.total_steps:
                 return log.finish()
 
@@ -223,9 +97,13 @@ def train(
                 is_last = step == training.total_steps
                 if is_last or step % cfg.eval_every == 0:
                     with log.pause():
-                        eval_batches = data.eval_batches()
-                        result = evaluate(training.eval_step, state.params, eval_batches, sharding)
-                        log.add_evaluation(step, "test", result)
+                        results = {
+                            split: evaluate(
+                                training.eval_step, state.eval_params, batches_of(), sharding
+                            )
+                            for split, batches_of in data.eval_batches.items()
+                        }
+                        log.add_evaluations(step, results)
                 if is_last or step % cfg.checkpoint_every == 0:
                     with log.pause():  # a state that is not finite does not come past here
                         checkpoints.save(step, state, {**meta, "log": log.state()})

@@ -1,5 +1,6 @@
 """The state of a run: everything that a step changes and a checkpoint holds."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax
@@ -11,14 +12,26 @@ from jax.sharding import Mesh
 
 from mixer.sharding import state_sharding
 
+Params = dict[str, Any]
+
 
 @flax.struct.dataclass
 class TrainState:
-    """`step` is the number of updates done, int32; `params` and `opt_state` are float32 trees."""
+    """What a step changes.
+
+    `step` is the number of updates done, int32; `params` is a float32 tree; `averaged_params` is
+    their Polyak average, or None without one.
+    """
 
     step: jax.Array
     params: Any
     opt_state: optax.OptState
+    averaged_params: Any = None
+
+    @property
+    def eval_params(self) -> Any:
+        """The parameters to evaluate and to use: the average if there is one."""
+        return self.params if self.averaged_params is None else self.averaged_params
 
 
 def create_train_state(
@@ -27,20 +40,23 @@ def create_train_state(
     *,
     image_size: int,
     seed: int,
+    averaged: bool,
     mesh: Mesh,
-) -> tuple[TrainState, Any]:
+) -> tuple[TrainState, Callable[[Params], TrainState]]:
     """Returns the abstract state, with shardings, and a function that initialises the real one.
 
-    A run that resumes needs only the first. The second is compiled with the shardings as its
-    output, so that no device ever holds more than its part.
+    A run that resumes needs only the first. The second takes pre-trained parameters, all or a
+    part of the top level of the tree, and draws the rest; `{}` is from scratch. It is compiled
+    with the shardings as its output, so that no device ever holds more than its part.
     """
 
-    def initialise() -> TrainState:
+    def initialise(pretrained: Params) -> TrainState:
         images = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
-        params = model.init(jax.random.key(seed), images)["params"]
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+        params = {**model.init(jax.random.key(seed), images)["params"], **pretrained}
+        average = jax.tree.map(jnp.copy, params) if averaged else None
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
 
-    shapes = jax.eval_shape(initialise)
+    shapes = jax.eval_shape(initialise, {})
     shardings = state_sharding(mesh, shapes)
     abstract = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

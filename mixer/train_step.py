@@ -24,6 +24,7 @@ def make_train_step(
     num_classes: int,
     mixup_alpha: float,
     accumulation_steps: int,
+    polyak_decay: float,
     seed: int,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns the step: (state, batch) -> (next state, metrics).
@@ -32,7 +33,8 @@ def make_train_step(
     The metrics are float32 scalars over the global batch: `loss` and `grad_norm` before clipping.
     All randomness is drawn for the global batch from (seed, step), so neither the number of
     devices nor of `accumulation_steps` (parts of the batch, computed one after the other) nor an
-    interruption changes it. `mixup_alpha=0` is no mixup.
+    interruption changes it. `mixup_alpha=0` is no mixup. A state with `averaged_params` keeps
+    `polyak_decay` of them in each step and takes the rest from the new parameters.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -63,7 +65,10 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {"loss": loss_value, "grad_norm": optax.tree.norm(grads)}
-        return TrainState(state.step + 1, params, opt_state), metrics
+        averaged = state.averaged_params
+        if averaged is not None:
+            averaged = optax.incremental_update(params, averaged, 1.0 - polyak_decay)
+        return TrainState(state.step + 1, params, opt_state, averaged), metrics
 
     return train_step
 

@@ -11,14 +11,16 @@ import optax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from mixer.checkpoint import Checkpoints
+from mixer.checkpoint import Checkpoints, newest_step, read_params
 from mixer.sharding import create_mesh
 from mixer.train_state import TrainState, create_train_state
 
 
 def make_state(model, mesh) -> tuple[TrainState, TrainState]:
-    abstract, init = create_train_state(model, optax.adam(1e-3), image_size=8, seed=0, mesh=mesh)
-    return abstract, init()
+    abstract, init = create_train_state(
+        model, optax.adam(1e-3), image_size=8, seed=0, averaged=False, mesh=mesh
+    )
+    return abstract, init({})
 
 
 def assert_same_bits(first, second) -> None:
@@ -55,6 +57,19 @@ def test_a_bucket_stays_one_and_a_relative_path_becomes_absolute(monkeypatch):
     for path in ("gs://bucket/run", "runs/digits"):
         Checkpoints(epath.Path(path), keep=1)
     assert opened == ["gs://bucket/run", str(pathlib.Path.cwd() / "runs/digits")]
+
+
+def test_the_parameters_alone_or_their_average_come_back(tmp_path, tiny_mixer, one_device_mesh):
+    _, state = make_state(tiny_mixer, one_device_mesh)
+    average = jax.tree.map(lambda x: x + 1, state.params)
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        checkpoints.save(1, state, {"class_names": ["a"]})
+        checkpoints.save(2, state.replace(averaged_params=average), {})
+    params, meta = read_params(tmp_path / "1")
+    assert_same_bits(params, state.params)
+    assert meta["class_names"] == ["a"]
+    assert_same_bits(read_params(tmp_path / "2")[0], average)
+    assert {type(leaf) for leaf in jax.tree.leaves(params)} == {np.ndarray}
 
 
 def test_old_checkpoints_make_room(tmp_path, tiny_mixer, one_device_mesh):
@@ -95,6 +110,9 @@ def test_a_step_without_its_commit_file_does_not_count(tmp_path, tiny_mixer, one
     assert commits
     for path in commits:
         path.unlink()
+    assert newest_step(tmp_path) == 1
+    assert (tmp_path / "2").exists()  # only looked at: another process may be writing it
+    assert newest_step(tmp_path / "3") is None
     with Checkpoints(tmp_path, keep=3) as checkpoints:
         assert checkpoints.latest_step() == 1
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from mixer.build import build_data, build_training
 from mixer.config import ConfigReader, to_plain
 from mixer.data.table import DATASETS, num_examples
 from mixer.metrics import read_metrics
 from mixer.sharding import create_mesh
-from mixer.train_loop import build_data, build_training, train
+from mixer.train_loop import train
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -64,15 +65,26 @@ def test_every_config_has_the_same_keys():
             names |= keys(value, f"{path}{key}.") if isinstance(value, dict) else {path + key}
         return names
 
-    assert len(SIZES) == 18
-    expected = keys(to_plain(get_config("pretrain_imagenet")))
-    digits = keys(to_plain(get_config("digits")))
+    def all_keys(name: str, size: str | None = None) -> set[str]:
+        return {key for key in keys(to_plain(get_config(name, size))) if "eval_splits" not in key}
+
+    assert len(SIZES) == 26
+    expected = all_keys("pretrain_imagenet")
+    digits = all_keys("digits")
     # The digits state what a variant of Table 1 stands for.
     sizes = {"patch_size", "num_blocks", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim"}
     assert digits - {f"model.{field}" for field in sizes} | {"model.variant"} == expected
     for name, size in SIZES:
-        if name != "digits":
-            assert keys(to_plain(get_config(name, size))) == expected, (name, size)
+        if name.startswith("pretrain_"):
+            assert all_keys(name, size) == expected, (name, size)
+    # Fine-tuning counts steps, crops in another way, and has momentum in the place of Adam.
+    finetune = all_keys("finetune")
+    adam = {f"optimizer.{key}" for key in ("beta1", "beta2", "mu_dtype", "weight_decay")}
+    assert expected - finetune == {"num_epochs", "train_crop.area", *adam}
+    momentum = {"optimizer.momentum", "optimizer.momentum_dtype"}
+    assert (
+        finetune - expected == {"num_steps", "train_crop.resize", "model.tokens_mlp_dim"} | momentum
+    )
 
 
 def test_the_parts_of_the_digits_fit_together(data_dir):
@@ -105,12 +117,20 @@ def test_the_parts_of_the_digits_fit_together(data_dir):
         ("pretrain_jft300m", "L/16", 512_608, 225.9),
         ("pretrain_jft300m", "L/16,14", 1_025_216, 225.9),
         ("pretrain_jft300m", "H/14", 1_025_216, 454.5),
+        ("finetune", "S/32,pets", 500, 18.6),
+        ("finetune", "B/16,cifar10", 10_000, 59.1),
+        # Token mixing with 4 times the tokens and hidden units: 12 blocks of 4 x 4 times as much.
+        ("finetune", "B/16,cifar100,448", 10_000, 86.3),
+        ("finetune", "L/16,flowers,448,inception_crop", 500, 279.6),
+        ("finetune", "H/14,imagenet", 20_000, 432.4),
+        ("finetune", "Ti/4,digits,32", 200, 0.2),
     ],
 )
 def test_every_size_is_traced_without_data(name, size, steps, millions):
     config = get_config(name, size)
     images = num_examples(config.dataset, config.train_split, config.train_fraction)
     num_classes = DATASETS[config.dataset].num_classes
+    config.mesh = {"data": -1, "fsdp": 1}
     training, _ = trace_step(config, create_mesh(), num_classes, images)
     assert training.total_steps == steps
     assert f"{steps:,}" in MODULES[name].__doc__
@@ -132,7 +152,7 @@ def test_a_shrunken_copy_trains(name, first_loss, tmp_path, write_mock_dataset):
     write_mock_dataset(config.dataset, str(tmp_path), "array_record", 64)
     config.data_dir = str(tmp_path)
     config.train_split = config.train_split.replace("51200", "8")
-    config.eval_split = config.eval_split.replace("51200", "8")
+    config.eval_splits.minival = config.eval_splits.minival.replace("51200", "8")
     config.image_size, config.eval_resize = 32, 36
     config.batch_size, config.num_stripes = 16, 4
     config.num_epochs = 32 / 60  # of 63 or 56 examples
@@ -147,7 +167,7 @@ def test_a_shrunken_copy_trains(name, first_loss, tmp_path, write_mock_dataset):
     assert first["loss"] == pytest.approx(first_loss, rel=1e-3)
     assert first["learning_rate"] == 0.0
     assert second["learning_rate"] == pytest.approx(config.optimizer.learning_rate)
-    assert result["test/count"] == (1 if "%" in config.eval_split else 8)
+    assert result["minival/count"] == (1 if "%" in config.eval_splits.minival else 8)
 
 
 @pytest.mark.parametrize("name", PRETRAINING)

@@ -14,6 +14,7 @@ LAYERS = [
     ["mixer", "mixer.suggestion"],
     [
         "mixer.models",
+        "mixer.weights",
         "mixer.chips",
         "mixer.flops",
         "mixer.data.order",
@@ -28,9 +29,12 @@ LAYERS = [
         "mixer.metrics",
         "mixer.distributed",
         "mixer.paper",
+        "mixer.weights",
     ],
     ["mixer.data", "mixer.train_state", "mixer.progress", "mixer.pictures"],
     ["mixer.train_step", "mixer.checkpoint", "mixer.evaluation", "mixer.train_log"],
+    ["mixer.weights.restore"],
+    ["mixer.build"],
     ["mixer.train_loop"],
     ["mixer.benchmark"],
     ["mixer.main"],
@@ -108,7 +112,7 @@ class NoTensorFlow:
 sys.meta_path.insert(0, NoTensorFlow())
 import jax, jax.numpy as jnp, optax
 import mixer.models, mixer.optimizer, mixer.train_step, mixer.train_state, mixer.losses
-import mixer.sharding
+import mixer.sharding, mixer.weights
 import mixer.evaluation.classification, mixer.paper.reference
 from mixer.data.table import num_examples
 
@@ -117,12 +121,12 @@ optimizer = mixer.optimizer.create_adam(
     lambda step: 0.1, beta1=0.9, beta2=0.999, weight_decay=0.1, clip_global_norm=1.0,
     mu_dtype="float32")
 _, init = mixer.train_state.create_train_state(
-    model, optimizer, image_size=32, seed=0, mesh=mixer.sharding.create_mesh())
+    model, optimizer, image_size=32, seed=0, averaged=False, mesh=mixer.sharding.create_mesh())
 step = mixer.train_step.make_train_step(
     model, optimizer, mixer.losses.LOSSES["softmax"], num_classes=3, mixup_alpha=0.5,
-    accumulation_steps=1, seed=0)
+    accumulation_steps=1, polyak_decay=0.0, seed=0)
 batch = {"images": jnp.zeros((2, 32, 32, 3), jnp.uint8), "labels": jnp.array([[0], [1]])}
-state, metrics = step(init(), batch)
+state, metrics = step(init({}), batch)
 assert not any(name.partition(".")[0] == "tensorflow" for name in sys.modules)
 print(f"{metrics['loss']:.4f}", num_examples("imagenet2012", "train[:99%]"))
 """

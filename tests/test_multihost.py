@@ -11,7 +11,7 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from mixer import train_loop
+from mixer.build import build_training
 from mixer.checkpoint import Checkpoints
 from mixer.config import ConfigReader
 from mixer.metrics import read_metrics
@@ -101,7 +101,7 @@ def read_lines(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 
 def read_state(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
-    training = train_loop.build_training(
+    training = build_training(
         ConfigReader(config), create_mesh(), num_classes=10, num_examples=1433
     )
     with Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:

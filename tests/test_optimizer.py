@@ -4,12 +4,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixer.optimizer import create_adam, create_schedule, kernels_only
+from mixer.optimizer import create_adam, create_momentum, create_schedule, kernels_only
 
 
 def paper_schedule(**changes):
     arguments = dict(
-        learning_rate=1e-3, warmup_steps=10_000, total_steps=90_000, end_learning_rate=1e-5
+        learning_rate=1e-3,
+        warmup_steps=10_000,
+        total_steps=90_000,
+        decay="linear",
+        end_learning_rate=1e-5,
     )
     return create_schedule(**{**arguments, **changes})
 
@@ -28,6 +32,26 @@ def paper_schedule(**changes):
 )
 def test_warmup_and_decay_are_linear(step, expected):
     np.testing.assert_allclose(paper_schedule()(step), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (5_000, 5e-4),
+        (10_000, 1e-3),
+        # A third of the way down: (1 + cos 60 degrees) / 2 = 3/4 of the height.
+        (10_000 + 80_000 / 3, 1e-5 + 0.75 * (1e-3 - 1e-5)),
+        (50_000, (1e-3 + 1e-5) / 2),
+        (90_000, 1e-5),
+    ],
+)
+def test_the_cosine_decay(step, expected):
+    np.testing.assert_allclose(paper_schedule(decay="cosine")(step), expected, rtol=1e-4)
+
+
+def test_an_unknown_decay_is_refused():
+    with pytest.raises(ValueError, match="Unknown decay 'cosin'.*Did you mean 'cosine'"):
+        paper_schedule(decay="cosin")
 
 
 def test_without_warmup_the_first_step_has_the_peak():
@@ -87,6 +111,38 @@ def test_the_first_moment_may_be_bfloat16():
     np.testing.assert_allclose(rounded.astype(jnp.float32), exact, rtol=2**-8)
     with pytest.raises(ValueError, match="Unknown mu_dtype 'float16'"):
         first_moment("float16")
+
+
+def test_two_momentum_updates_by_hand():
+    params = {"kernel": jnp.array([2.0, 0.0])}
+    optimizer = create_momentum(
+        lambda step: 0.1, momentum=0.9, clip_global_norm=1.0, momentum_dtype="float32"
+    )
+    state = optimizer.init(params)
+    # (30, 40) is clipped to (0.6, 0.8), and nothing is decayed.
+    updates, state = optimizer.update({"kernel": jnp.array([30.0, 40.0])}, state, params)
+    np.testing.assert_allclose(updates["kernel"], [-0.06, -0.08], rtol=1e-5)
+    # m = (0.3, 0) + 0.9 * (0.6, 0.8) = (0.84, 0.72)
+    updates, state = optimizer.update({"kernel": jnp.array([0.3, 0.0])}, state, params)
+    np.testing.assert_allclose(updates["kernel"], [-0.084, -0.072], rtol=1e-5)
+
+
+def test_the_momentum_may_be_bfloat16():
+    params = {"kernel": jnp.full(3, 1 / 3)}
+
+    def momentum(dtype):
+        optimizer = create_momentum(
+            lambda step: 0.1, momentum=0.9, clip_global_norm=9.0, momentum_dtype=dtype
+        )
+        updates, state = optimizer.update(params, optimizer.init(params), params)
+        assert updates["kernel"].dtype == jnp.float32
+        return state[1][0].trace["kernel"]
+
+    assert momentum("float32").dtype == jnp.float32
+    assert momentum("bfloat16").dtype == jnp.bfloat16
+    np.testing.assert_allclose(momentum("bfloat16").astype(jnp.float32), 1 / 3, rtol=2**-8)
+    with pytest.raises(ValueError, match="Unknown momentum_dtype 'float16'"):
+        momentum("float16")
 
 
 def test_only_kernels_are_decayed():

@@ -83,6 +83,55 @@ def test_the_input_benchmark_reports_every_recipe(tmp_path):
         assert 0.1 < row["ratio_to_classic_same_ops"] < 10
 
 
+def convert_weights(*arguments: str, cwd: pathlib.Path) -> subprocess.CompletedProcess:
+    script = str(ROOT / "scripts/convert_weights.py")
+    return run(sys.executable, script, *arguments, cwd=cwd, PYTHONPATH=str(ROOT))
+
+
+def test_weights_are_shown_and_converted(tmp_path):
+    older = str(ROOT / "tests/golden/mixer_tiny_legacy.npz")
+    result = convert_weights(older, "tiny.safetensors", cwd=tmp_path)
+    assert result.stderr == ""
+    size = (tmp_path / "tiny.safetensors").stat().st_size
+    assert result.stdout.splitlines() == [
+        f"{older}: .npz in the older naming",
+        "  model        not of Table 1: num_blocks 3, patch_size 4, hidden_dim 24, "
+        "tokens_mlp_dim 20, channels_mlp_dim 40",
+        "  tokens       16, 4 x 4 for images of 16 x 16 pixels",
+        "  classes      7",
+        "  parameters   9,667, 9,492 without the head",
+        f"Wrote tiny.safetensors, {size:,} bytes.",
+    ]
+    # Without OUT the same is shown, and nothing is written.
+    again = convert_weights("tiny.safetensors", cwd=tmp_path)
+    assert again.stdout.splitlines()[0] == "tiny.safetensors: .safetensors in timm's naming"
+    assert again.stdout.splitlines()[1:] == result.stdout.splitlines()[1:-1]
+    assert os.listdir(tmp_path) == ["tiny.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["damaged.npz", "new.npz"], "error: Cannot load damaged.npz. Expected an intact array"),
+        (["sound.npz", "other.npz"], "error: Expected a new file; other.npz exists."),
+        (["sound.npz", "new.pkl"], "error: Expected a file with the suffix .npz or .safetensors"),
+        (["sound.npz", "new.npz", "more"], "Expected IN [OUT]; got 3 arguments."),
+    ],
+)
+def test_weights_that_cannot_be_converted(arguments, message, tmp_path):
+    content = bytearray((ROOT / "tests/golden/mixer_tiny.npz").read_bytes())
+    (tmp_path / "sound.npz").write_bytes(content)
+    content[len(content) // 3] ^= 4
+    (tmp_path / "damaged.npz").write_bytes(content)
+    (tmp_path / "other.npz").write_bytes(b"precious")
+    result = convert_weights(*arguments, cwd=tmp_path)
+    assert result.returncode != 0
+    assert message in result.stderr + result.stdout
+    assert "Traceback" not in result.stderr
+    assert sorted(os.listdir(tmp_path)) == ["damaged.npz", "other.npz", "sound.npz"]
+    assert (tmp_path / "other.npz").read_bytes() == b"precious"
+
+
 @pytest.mark.parametrize("script", ENTRY_SCRIPTS)
 def test_an_old_python_is_refused_with_the_versions(script, bare_clone):
     old = write_program(

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from mixer import train_loop
+from mixer import build, train_loop
+from mixer.build import build_training
 from mixer.checkpoint import Checkpoints
 from mixer.chips import CHIPS, Chip
 from mixer.config import ConfigReader
@@ -27,7 +28,7 @@ def read_lines(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 
 def read_state(config, workdir: pathlib.Path, step: int):
-    training = train_loop.build_training(
+    training = build_training(
         ConfigReader(config), create_mesh(), num_classes=10, num_examples=1433
     )
     with Checkpoints(workdir / "checkpoints", keep=9) as checkpoints:
@@ -114,7 +115,7 @@ def test_a_changed_config_is_refused_and_nothing_overwritten(tmp_path, digits_co
 
 def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_config, monkeypatch):
     digits_config.checkpoint_every = 5
-    make_train_step = train_loop.make_train_step
+    make_train_step = build.make_train_step
 
     def make_poisoned_step(*args, **kwargs):
         step = make_train_step(*args, **kwargs)
@@ -127,7 +128,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_co
 
         return poisoned
 
-    monkeypatch.setattr(train_loop, "make_train_step", make_poisoned_step)
+    monkeypatch.setattr(build, "make_train_step", make_poisoned_step)
     # The parameters of step 13 are not finite, so the loss of step 14 is not.
     with pytest.raises(FloatingPointError, match="Step 14 is not finite: .*loss nan"):
         train_loop.train(digits_config, tmp_path)

@@ -28,6 +28,7 @@ def start(
     optimizer=None,
     loss: Loss = sigmoid_cross_entropy,
     accumulation_steps=1,
+    polyak_decay=0.0,
 ):
     """Returns the initial state and the jitted step on the mesh."""
     optimizer = optimizer or create_adam(
@@ -38,7 +39,9 @@ def start(
         clip_global_norm=1.0,
         mu_dtype="float32",
     )
-    abstract, init = create_train_state(model, optimizer, image_size=8, seed=0, mesh=mesh)
+    abstract, init = create_train_state(
+        model, optimizer, image_size=8, seed=0, averaged=polyak_decay > 0, mesh=mesh
+    )
     step = make_train_step(
         model,
         optimizer,
@@ -46,10 +49,30 @@ def start(
         num_classes=10,
         mixup_alpha=mixup_alpha,
         accumulation_steps=accumulation_steps,
+        polyak_decay=polyak_decay,
         seed=0,
     )
     shardings = (state_sharding(mesh, abstract), replicated(mesh))
-    return init(), jax.jit(step, donate_argnums=0, out_shardings=shardings)
+    return init({}), jax.jit(step, donate_argnums=0, out_shardings=shardings)
+
+
+def test_the_polyak_average_follows_the_parameters(tiny_mixer, one_device_mesh):
+    batch = to_global(host_batch(4), batch_sharding(one_device_mesh))
+    optimizer = optax.sgd(0.1)
+    state, step = start(tiny_mixer, one_device_mesh, optimizer=optimizer, polyak_decay=0.75)
+    seen = [jax.device_get(state.params)]
+    for _ in range(2):
+        state, _ = step(state, batch)
+        seen.append(jax.device_get(state.params))
+    # a = 0.75 (0.75 p0 + 0.25 p1) + 0.25 p2
+    expected = jax.tree.map(lambda a, b, c: 0.5625 * a + 0.1875 * b + 0.25 * c, *seen)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)  # noqa: E731
+    jax.tree.map(close, state.averaged_params, expected)
+    assert state.eval_params is state.averaged_params
+    assert not np.allclose(state.eval_params["head"]["bias"], state.params["head"]["bias"])
+    plain, _ = start(tiny_mixer, one_device_mesh)
+    assert plain.averaged_params is None
+    assert plain.eval_params is plain.params
 
 
 def test_one_plain_update_by_hand(tiny_mixer, one_device_mesh):

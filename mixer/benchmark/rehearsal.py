@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mixer.benchmark.topology import larger_slices, slice_devices
+from mixer.build import build_training
 from mixer.chips import CHIPS
 from mixer.config import ConfigReader
 from mixer.data.table import DATASETS, num_examples
@@ -22,7 +23,6 @@ from mixer.device_batch import normalize_images
 from mixer.models import build_model
 from mixer.paper.reference import Result, table3_rows
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, replicated
-from mixer.train_loop import build_training
 
 _GIB = 2**30
 _BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "u8": 1, "s8": 1, "pred": 1}
@@ -129,11 +129,12 @@ def smallest_change_that_fits(config: ConfigDict, topology: str) -> tuple[str, d
 
 def _paper_row(cfg: ConfigReader) -> Result | None:
     """Returns the row of Table 3 of a pre-training config, if there is one."""
+    if "num_epochs" not in cfg or "variant" not in cfg.model:
+        return None
     pretrain = "imagenet" if cfg.dataset == "imagenet2012" else cfg.dataset
-    variant = cfg.model.variant if "variant" in cfg.model.keys() else ""  # noqa: SIM118
     for row in table3_rows():
         found = (row.pretrain, row.model, row.image_size, row.pretrain_epochs)
-        if found == (pretrain, f"Mixer-{variant}", cfg.image_size, cfg.num_epochs):
+        if found == (pretrain, f"Mixer-{cfg.model.variant}", cfg.image_size, cfg.num_epochs):
             return row
     return None
 

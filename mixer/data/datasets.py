@@ -30,6 +30,7 @@ class Dataset:
     name: str
     split: str
     num_classes: int
+    class_names: tuple[str, ...]
     records: Records
     parse: Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
@@ -51,9 +52,8 @@ def open_dataset(name: str, split: str, data_dir: str, *, fraction: float = 1.0)
     kind, _, path = name.partition(":")
     if kind == "folder":
         images = folder.FolderRecords(pathlib.Path(path).expanduser(), split)
-        return Dataset(
-            name, split, len(images.class_names), _subset(images, fraction), folder.parse
-        )
+        names = tuple(images.class_names)
+        return Dataset(name, split, len(names), names, _subset(images, fraction), folder.parse)
     row, info = _find_dataset(name, data_dir or tfds.core.constants.get_default_data_dir())
 
     def parse(examples: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -66,7 +66,9 @@ def open_dataset(name: str, split: str, data_dir: str, *, fraction: float = 1.0)
         return {"image": features[row.image_key], "labels": tf.cast(dense, tf.int32)}
 
     records = _subset(_open_records(info, split), fraction)
-    return Dataset(name, split, row.num_classes, records, parse)
+    label = info.features[row.label_key]
+    class_names = tuple(getattr(label, "feature", label).names)
+    return Dataset(name, split, row.num_classes, class_names, records, parse)
 
 
 def cached(dataset: Dataset, cache: str, indices: np.ndarray) -> Dataset:

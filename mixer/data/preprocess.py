@@ -14,6 +14,7 @@ from mixer.suggestion import unknown_name
 _ASPECT_RATIOS = (3 / 4, 4 / 3)
 _DCT = "INTEGER_FAST"
 
+TrainCrop = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 TrainPreprocess = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 EvalPreprocess = Callable[[tf.Tensor], tf.Tensor]
 
@@ -21,23 +22,19 @@ EvalPreprocess = Callable[[tf.Tensor], tf.Tensor]
 def make_train_preprocess(
     *,
     size: int,
-    crop_area: tuple[float, float],
+    crop: TrainCrop,
     flip: bool,
     randaugment_layers: int,
     randaugment_magnitude: float,
 ) -> TrainPreprocess:
     """Returns the function (encoded image, seed `[2]`) -> uint8 `[size, size, 3]` for training.
 
-    Random crop, flip, then RandAugment with so many layers (0: none), in this order.
+    `crop`, `inception_crop` or `random_crop`, then flip, then RandAugment with so many layers
+    (0: none), in this order.
 
     Raises:
-      ValueError: `crop_area` is not a range of fractions, or a number is negative.
+      ValueError: a number is negative.
     """
-    if len(crop_area) != 2 or not 0.0 < crop_area[0] <= crop_area[1] <= 1.0:
-        raise ValueError(
-            "Expected crop_area to be two fractions of the image's area, 0 < least <= most <= 1; "
-            f"got {crop_area}."
-        )
     if randaugment_layers < 0 or randaugment_magnitude < 0:
         raise ValueError(
             "Expected randaugment.layers and randaugment.magnitude of at least 0; got "
@@ -46,7 +43,7 @@ def make_train_preprocess(
 
     def preprocess(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
-        image = random_crop(encoded, size, area=crop_area, seed=seeds[0])
+        image = crop(encoded, seeds[0])
         if flip:
             image = tf.image.stateless_random_flip_left_right(image, seeds[1])
         if randaugment_layers:
@@ -88,42 +85,76 @@ def make_eval_preprocess(*, size: int, crop: str, resize: int) -> EvalPreprocess
     return preprocess
 
 
-def random_crop(
-    encoded: tf.Tensor, size: int, *, area: tuple[float, float], seed: tf.Tensor
-) -> tf.Tensor:
-    """Returns an "inception crop": a random part of the image, resized to size x size, uint8.
+def inception_crop(size: int, *, area: tuple[float, float]) -> TrainCrop:
+    """Returns the "inception crop": a random part of the image, resized to size x size.
 
     The part covers a fraction of the area drawn from `area`, with an aspect ratio between 3/4 and
     4/3. Of a JPEG only that part is decoded.
 
+    Raises:
+      ValueError: `area` is not a range of fractions.
+
     Source: Szegedy et al., 2015 (arXiv:1409.4842), section 6; the paper's section 3 names it for
     JFT-300M pre-training.
     """
-
-    def sample(shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-            shape,
-            tf.zeros([0, 0, 4], tf.float32),
-            seed=seed,
-            min_object_covered=0.0,
-            aspect_ratio_range=_ASPECT_RATIOS,
-            area_range=area,
-            use_image_if_no_bounding_boxes=True,
+    if len(area) != 2 or not 0.0 < area[0] <= area[1] <= 1.0:
+        raise ValueError(
+            "Expected train_crop.area to be two fractions of the image's area, "
+            f"0 < least <= most <= 1; got {area}."
         )
-        return begin, extent
 
-    def decode_part() -> tf.Tensor:
-        begin, extent = sample(tf.io.extract_jpeg_shape(encoded))
-        window = tf.concat([begin[:2], extent[:2]], axis=0)
-        return tf.io.decode_and_crop_jpeg(encoded, window, channels=3, dct_method=_DCT)
+    def crop(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        def sample(shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+                shape,
+                tf.zeros([0, 0, 4], tf.float32),
+                seed=seed,
+                min_object_covered=0.0,
+                aspect_ratio_range=_ASPECT_RATIOS,
+                area_range=area,
+                use_image_if_no_bounding_boxes=True,
+            )
+            return begin, extent
 
-    def decode_whole() -> tf.Tensor:
+        def decode_part() -> tf.Tensor:
+            begin, extent = sample(tf.io.extract_jpeg_shape(encoded))
+            window = tf.concat([begin[:2], extent[:2]], axis=0)
+            return tf.io.decode_and_crop_jpeg(encoded, window, channels=3, dct_method=_DCT)
+
+        def decode_whole() -> tf.Tensor:
+            image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+            begin, extent = sample(tf.shape(image))
+            return tf.slice(image, begin, extent)
+
+        part = tf.cond(tf.io.is_jpeg(encoded), decode_part, decode_whole)
+        resized = tf.image.resize(part, (size, size), tf.image.ResizeMethod.BILINEAR)
+        return tf.cast(resized, tf.uint8)
+
+    return crop
+
+
+def random_crop(size: int, *, resize: int) -> TrainCrop:
+    """Returns the crop of fine-tuning: the shorter side to `resize`, then any size x size of it.
+
+    The aspect ratio is kept. Small images are enlarged, so bilinear with antialiasing.
+
+    Raises:
+      ValueError: the crop is larger than the resized image.
+    """
+    if resize < size:
+        raise ValueError(
+            f"Expected train_crop.resize to be at least image_size={size}; got {resize}. The "
+            f"evaluation of the paper takes {size * 256 // 224} for that size."
+        )
+
+    def crop(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        begin, extent = sample(tf.shape(image))
-        return tf.slice(image, begin, extent)
+        target = _shorter_side_to(resize, image)
+        image = tf.image.resize(image, target, tf.image.ResizeMethod.BILINEAR, antialias=True)
+        image = tf.cast(tf.round(image), tf.uint8)
+        return tf.image.stateless_random_crop(image, (size, size, 3), seed)
 
-    part = tf.cond(tf.io.is_jpeg(encoded), decode_part, decode_whole)
-    return tf.cast(tf.image.resize(part, (size, size), tf.image.ResizeMethod.BILINEAR), tf.uint8)
+    return crop
 
 
 def resize_crop(image: tf.Tensor, resize: int) -> tf.Tensor:
@@ -133,10 +164,14 @@ def resize_crop(image: tf.Tensor, resize: int) -> tf.Tensor:
 
 def resmall_crop(image: tf.Tensor, resize: int) -> tf.Tensor:
     """Returns the image with its shorter side `resize` long and its aspect ratio kept, float32."""
+    return tf.image.resize(image, _shorter_side_to(resize, image), tf.image.ResizeMethod.AREA)
+
+
+def _shorter_side_to(resize: int, image: tf.Tensor) -> tf.Tensor:
+    """Returns the height and width with the shorter one `resize`, the aspect ratio kept."""
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
     scale = resize / tf.minimum(height, width)
-    target = tf.cast(tf.round([height * scale, width * scale]), tf.int32)
-    return tf.image.resize(image, target, tf.image.ResizeMethod.AREA)
+    return tf.cast(tf.round([height * scale, width * scale]), tf.int32)
 
 
 # Appendix C, by the names used there.

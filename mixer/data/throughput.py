@@ -34,7 +34,7 @@ def measure_input(
     for recipe, (layers, magnitude) in RECIPES.items():
         ours_preprocess = preprocess.make_train_preprocess(
             size=image_size,
-            crop_area=_CROP_AREA,
+            crop=preprocess.inception_crop(image_size, area=_CROP_AREA),
             flip=True,
             randaugment_layers=layers,
             randaugment_magnitude=magnitude,

@@ -82,6 +82,19 @@ class Pretraining:
     grad_clip_global_norm: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Finetuning:
+    """What section 3 and Appendix A fix for fine-tuning; `steps_from_vit_paper` by dataset."""
+
+    batch_size: int
+    grad_clip_global_norm: float
+    weight_decay: float
+    resolutions: list[int]
+    learning_rate_grid: dict[str, list[float]]
+    steps_from_vit_paper: dict[str, int]
+    seeds: int
+
+
 def _rows(table: str) -> list[dict[str, Any]]:
     columns, rows = _PAPER[table]["columns"], _PAPER[table]["rows"]
     return [dict(zip(columns, row, strict=True)) for row in rows]
@@ -91,6 +104,10 @@ TABLE1: dict[str, Specification] = {row["variant"]: Specification(**row) for row
 
 PRETRAINING = Pretraining(
     **{field.name: _PAPER["pretraining"][field.name] for field in dataclasses.fields(Pretraining)}
+)
+
+FINETUNING = Finetuning(
+    **{field.name: _PAPER["finetuning"][field.name] for field in dataclasses.fields(Finetuning)}
 )
 
 # Appendix B: what was tried for each hyperparameter of Table 4 on ImageNet and ImageNet-21k.

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from mixer.data.datasets import cached, open_dataset
 from mixer.data.input_pipeline import EvalInput, TrainInput
 from mixer.data.order import ExampleOrder
-from mixer.data.preprocess import make_eval_preprocess, make_train_preprocess
+from mixer.data.preprocess import inception_crop, make_eval_preprocess, make_train_preprocess
 from mixer.data.table import DATASETS
 
 MOCKED = sorted(set(DATASETS) - {"digits"})
@@ -30,7 +30,7 @@ def test_every_row_gives_batches(name, file_format, tmp_path, write_mock_dataset
         ExampleOrder(6, 4, seed=0),
         make_train_preprocess(
             size=16,
-            crop_area=(0.05, 1.0),
+            crop=inception_crop(16, area=(0.05, 1.0)),
             flip=True,
             randaugment_layers=2,
             randaugment_magnitude=15,

@@ -15,7 +15,7 @@ from sklearn.datasets import load_sample_image
 from mixer.data.datasets import open_dataset
 from mixer.data.input_pipeline import EvalInput, TrainInput
 from mixer.data.order import ExampleOrder
-from mixer.data.preprocess import make_eval_preprocess, make_train_preprocess
+from mixer.data.preprocess import inception_crop, make_eval_preprocess, make_train_preprocess
 from mixer.data.records import DamagedExample
 
 
@@ -24,7 +24,11 @@ def batches_from(data_dir):
     """Returns a function (first step, rows) -> the next `count` training batches of 48 rows."""
     dataset = open_dataset("digits", "train", data_dir)
     preprocess = make_train_preprocess(
-        size=8, crop_area=(0.3, 1.0), flip=True, randaugment_layers=0, randaugment_magnitude=0.0
+        size=8,
+        crop=inception_crop(8, area=(0.3, 1.0)),
+        flip=True,
+        randaugment_layers=0,
+        randaugment_magnitude=0.0,
     )
 
     def make(first_step: int, rows: np.ndarray, count: int, seed: int = 0):
@@ -76,7 +80,7 @@ def start(request, data_dir, photos):
     assert len(dataset.records) == 52
     preprocess = make_train_preprocess(
         size=16,
-        crop_area=(0.3, 1.0),
+        crop=inception_crop(16, area=(0.3, 1.0)),
         flip=True,
         randaugment_layers=2 if is_photos else 0,
         randaugment_magnitude=15.0,
@@ -184,7 +188,11 @@ def damaged_folder(tmp_path):
 
 def damaged_input(dataset, rows=None):
     preprocess = make_train_preprocess(
-        size=8, crop_area=(1.0, 1.0), flip=False, randaugment_layers=0, randaugment_magnitude=0.0
+        size=8,
+        crop=inception_crop(8, area=(1.0, 1.0)),
+        flip=False,
+        randaugment_layers=0,
+        randaugment_magnitude=0.0,
     )
     rows = np.arange(8) if rows is None else rows
     return TrainInput(dataset, ExampleOrder(40, 8, seed=0), preprocess, rows=rows, prefetch=2)
@@ -245,7 +253,11 @@ def test_the_first_batch_at_a_distant_step_comes_within_half_a_second(data_dir):
 
 def batches_of(dataset, first_step):
     preprocess = make_train_preprocess(
-        size=8, crop_area=(0.5, 1.0), flip=True, randaugment_layers=0, randaugment_magnitude=0.0
+        size=8,
+        crop=inception_crop(8, area=(0.5, 1.0)),
+        flip=True,
+        randaugment_layers=0,
+        randaugment_magnitude=0.0,
     )
     order = ExampleOrder(len(dataset.records), 64, seed=0)
     return TrainInput(dataset, order, preprocess, rows=np.arange(64), prefetch=1).batches(
@@ -262,14 +274,15 @@ import numpy as np
 from mixer.data.datasets import open_dataset
 from mixer.data.input_pipeline import EvalInput, TrainInput
 from mixer.data.order import ExampleOrder
-from mixer.data.preprocess import make_eval_preprocess, make_train_preprocess
+from mixer.data.preprocess import (inception_crop, make_eval_preprocess, make_train_preprocess)
 
 dataset = open_dataset("digits", "train", sys.argv[1])
 read = dataset.records.read
 dataset.records.read = lambda indices: (time.sleep(1), read(indices))[1]  # one is under way
 options = {"rows": np.arange(8), "prefetch": 20}
 preprocess = make_train_preprocess(
-    size=8, crop_area=(0.3, 1.0), flip=True, randaugment_layers=0, randaugment_magnitude=0.0
+    size=8, crop=inception_crop(8, area=(0.3, 1.0)), flip=True,
+    randaugment_layers=0, randaugment_magnitude=0.0,
 )
 order = ExampleOrder(len(dataset.records), 8, seed=0)
 training = TrainInput(dataset, order, preprocess, **options).batches(0)

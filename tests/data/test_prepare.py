@@ -507,9 +507,12 @@ def test_class_names_come_one_a_line(tmp_path):
 @pytest.mark.parametrize(
     ("splits", "flags"),
     [
-        (["train", "validation"], "--config.train_split=train --config.eval_split=validation"),
-        (["train"], "--config.train_split='train[:95%]' --config.eval_split='train[95%:]'"),
-        (["test"], "--config.eval_split=test"),
+        (
+            ["train", "validation"],
+            "--config.train_split=train --config.eval_splits.test=validation",
+        ),
+        (["train"], "--config.train_split='train[:95%]' --config.eval_splits.test='train[95%:]'"),
+        (["test"], "--config.eval_splits.test=test"),
     ],
 )
 def test_training_flags_name_the_splits_that_are_there(splits, flags):
@@ -566,7 +569,7 @@ Wrote 10 images to {path}
   no image     1 classes: fox
   report       {path}/ingest_report.json
   train on it  --config.dataset=pets --config.data_dir={tmp_path / "data"} \
---config.train_split=train --config.eval_split=test
+--config.train_split=train --config.eval_splits.test=test
 """
         in result.stdout
     )

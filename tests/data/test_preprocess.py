@@ -5,7 +5,12 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_sample_image
 
-from mixer.data.preprocess import make_eval_preprocess, make_train_preprocess, random_crop
+from mixer.data.preprocess import (
+    inception_crop,
+    make_eval_preprocess,
+    make_train_preprocess,
+    random_crop,
+)
 from mixer.data.randaugment import randaugment
 
 
@@ -25,7 +30,11 @@ def seed(number: int) -> tf.Tensor:
 
 def train_preprocess(**changes):
     arguments = dict(
-        size=16, crop_area=(0.05, 1.0), flip=True, randaugment_layers=0, randaugment_magnitude=0.0
+        size=16,
+        crop=inception_crop(16, area=(0.05, 1.0)),
+        flip=True,
+        randaugment_layers=0,
+        randaugment_magnitude=0.0,
     )
     return make_train_preprocess(**{**arguments, **changes})
 
@@ -69,7 +78,7 @@ def test_evaluation_crops_that_cannot_work_are_refused(changes, message):
 def test_a_crop_of_a_jpeg_is_the_same_part_as_that_of_a_png(encoded):
     for number in range(5):
         jpeg, png = (
-            random_crop(encoded[kind], 32, area=(0.05, 1.0), seed=seed(number)).numpy().astype(int)
+            inception_crop(32, area=(0.05, 1.0))(encoded[kind], seed(number)).numpy().astype(int)
             for kind in ("jpeg", "png")
         )
         assert np.abs(jpeg - png).mean() < 4  # the loss of the JPEG encoding
@@ -83,7 +92,7 @@ def test_crops_have_the_areas_and_aspect_ratios_asked_for():
     png = tf.io.encode_png(ramp)
     areas = []
     for number in range(300):
-        crop = random_crop(png, 101, area=(0.2, 0.6), seed=seed(number)).numpy().astype(float)
+        crop = inception_crop(101, area=(0.2, 0.6))(png, seed(number)).numpy().astype(float)
         # Centres of the first and last output pixel are 100 / 101 of the extent apart.
         height = np.ptp(crop[:, 50, 0]) * 101 / 100
         width = np.ptp(crop[50, :, 1]) * 101 / 100
@@ -133,9 +142,30 @@ def test_randaugment_comes_last(encoded):
 @pytest.mark.parametrize("area", [(0.5,), (0.0, 1.0), (0.6, 0.5), (0.5, 1.1)])
 def test_areas_that_are_no_range_are_refused(area):
     with pytest.raises(ValueError, match="0 < least <= most <= 1; got"):
-        train_preprocess(crop_area=area)
+        inception_crop(16, area=area)
 
 
 def test_negative_randaugment_is_refused():
     with pytest.raises(ValueError, match="at least 0; got -1 and 0"):
         train_preprocess(randaugment_layers=-1)
+
+
+def test_random_crops_keep_the_aspect_ratio_and_reach_every_place():
+    # Coordinates as pixels: 40 x 60 enlarged to 80 x 120, of which any 64 x 64.
+    ramp = np.zeros((40, 60, 3), np.uint8)
+    ramp[..., 0] = 4 * np.arange(40)[:, None]
+    ramp[..., 1] = 4 * np.arange(60)[None]
+    png, crop = tf.io.encode_png(ramp), random_crop(64, resize=80)
+    corners = []
+    for number in range(200):
+        image = crop(png, seed(number)).numpy().astype(float)
+        assert image.shape == (64, 64, 3)
+        # Two output pixels for one of the input: both coordinates grow by 2 a pixel.
+        assert np.diff(image[8:56, 32, 0]).mean() == pytest.approx(2, abs=0.1)
+        assert np.diff(image[32, 8:56, 1]).mean() == pytest.approx(2, abs=0.1)
+        corners.append((image[0, 0, 0] / 2, image[0, 0, 1] / 2))
+    tops, lefts = np.array(corners).T
+    assert (tops.min(), tops.max()) == (pytest.approx(0, abs=1), pytest.approx(16, abs=1))
+    assert (lefts.min(), lefts.max()) == (pytest.approx(0, abs=1), pytest.approx(56, abs=1))
+    with pytest.raises(ValueError, match="resize to be at least image_size=64; got 63"):
+        random_crop(64, resize=63)

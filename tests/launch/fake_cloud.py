@@ -14,7 +14,7 @@ FLAGS = ["--name=mixer-b16", "--zone=europe-west4-a", "--accelerator_type=v3-32"
 PROGRAM = ["--config=configs/digits.py", "--workdir=gs://bucket/run 1"]
 OVERRIDES = [
     "--config.train_split=train[:99%]",
-    "--config.crop_area=(0.3, 1.0)",
+    "--config.train_crop.area=(0.3, 1.0)",
     '--config.note=it\'s "$HOME" & `x`;  #*\\',
 ]
 PLACE = ["--zone=europe-west4-a", "--quiet"]

@@ -68,11 +68,11 @@ def training_flags(name: str, data_dir: str, splits: Collection[str]) -> str:
         flags["data_dir"] = data_dir
     tests = [split for split in splits if split in SPLITS[1:]]
     if "train" in splits and tests:
-        flags |= {"train_split": "train", "eval_split": tests[0]}
+        flags |= {"train_split": "train", "eval_splits.test": tests[0]}
     elif "train" in splits:
-        flags |= {"train_split": "'train[:95%]'", "eval_split": "'train[95%:]'"}
+        flags |= {"train_split": "'train[:95%]'", "eval_splits.test": "'train[95%:]'"}
     elif tests:
-        flags |= {"eval_split": tests[0]}
+        flags |= {"eval_splits.test": tests[0]}
     return " ".join(f"--config.{key}={value}" for key, value in flags.items())
 
 

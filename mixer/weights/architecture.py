@@ -1,0 +1,159 @@
+"""Which MLP-Mixer a set of parameters belongs to, and whether the set is complete."""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax
+
+from mixer.models.mixer import VARIANTS
+
+Shapes = Mapping[str, tuple[int, ...]]  # "MixerBlock_0/token_mixing/Dense_0/kernel" -> shape
+
+_LISTED = 8  # names of each kind in an error, so that it fits on a screen
+_NAME_WIDTH = 120
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """The fields of the model that the parameters decide, in the paper's words, and the tokens.
+
+    `num_classes` is 0 without a head.
+    """
+
+    num_classes: int
+    num_blocks: int
+    patch_size: int
+    hidden_dim: int
+    tokens_mlp_dim: int
+    channels_mlp_dim: int
+    num_tokens: int
+
+    @property
+    def variant(self) -> str | None:
+        """The name of this size in Table 1, such as "B/16", or None."""
+        for name, fields in VARIANTS.items():
+            if all(getattr(self, field) == value for field, value in fields.items()):
+                return name
+        return None
+
+
+def flat_shapes(params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every array of the nested `params`, by its name with slashes."""
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    return {name: tuple(array.shape) for name, array in flat.items()}
+
+
+def count_parameters(architecture: Architecture) -> int:
+    """Returns the number of parameters of that model."""
+    return sum(math.prod(shape) for shape in expected_shapes(architecture).values())
+
+
+def architecture_of(shapes: Shapes) -> Architecture:
+    """Returns the architecture that most of the shapes speak for, in the released naming.
+
+    A dimension is read off the biases, by their number of elements, so dimensions of size 1 that
+    a file may add do not matter. `check_shapes` then tells which parameters do not fit.
+
+    Raises:
+      ValueError: there is nothing to read a dimension off.
+    """
+    stem = shapes.get("stem/kernel", ())
+    if len(stem) < 4:
+        raise ValueError(
+            "Expected a 'stem/kernel' of shape (patch_size, patch_size, 3, hidden_dim); got "
+            f"{f'shape {stem}' if stem else 'none'} in {len(shapes)} parameters: "
+            f"{first_names(list(shapes))}. Load the weights of an MLP-Mixer."
+        )
+    has_head = any(name.startswith("head/") for name in shapes)
+    return Architecture(
+        num_classes=_width(shapes, "head") if has_head else 0,
+        num_blocks=len({name.partition("/")[0] for name in shapes if _in_block(name)}),
+        patch_size=stem[-4],
+        hidden_dim=_width(shapes, "stem", "channel_mixing/Dense_1"),
+        tokens_mlp_dim=_width(shapes, "token_mixing/Dense_0"),
+        channels_mlp_dim=_width(shapes, "channel_mixing/Dense_0"),
+        num_tokens=_width(shapes, "token_mixing/Dense_1"),
+    )
+
+
+def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every parameter of that model, in the released naming."""
+    a = architecture
+
+    def dense(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+        return {f"{name}/kernel": (inputs, outputs), f"{name}/bias": (outputs,)}
+
+    def norm(name: str) -> dict[str, tuple[int, ...]]:
+        return {f"{name}/scale": (a.hidden_dim,), f"{name}/bias": (a.hidden_dim,)}
+
+    shapes: dict[str, tuple[int, ...]] = {
+        "stem/kernel": (a.patch_size, a.patch_size, 3, a.hidden_dim),
+        "stem/bias": (a.hidden_dim,),
+    }
+    for block in (f"MixerBlock_{number}" for number in range(a.num_blocks)):
+        shapes |= norm(f"{block}/LayerNorm_0")
+        shapes |= dense(f"{block}/token_mixing/Dense_0", a.num_tokens, a.tokens_mlp_dim)
+        shapes |= dense(f"{block}/token_mixing/Dense_1", a.tokens_mlp_dim, a.num_tokens)
+        shapes |= norm(f"{block}/LayerNorm_1")
+        shapes |= dense(f"{block}/channel_mixing/Dense_0", a.hidden_dim, a.channels_mlp_dim)
+        shapes |= dense(f"{block}/channel_mixing/Dense_1", a.channels_mlp_dim, a.hidden_dim)
+    shapes |= norm("pre_head_layer_norm")
+    return shapes | (dense("head", a.hidden_dim, a.num_classes) if a.num_classes else {})
+
+
+def check_shapes(found: Shapes, expected: Shapes) -> None:
+    """Raises ValueError, with all names that are missing, too many or misshapen, if any are."""
+    missing = [name for name in expected if name not in found]
+    extra = [f"{name} {found[name]}" for name in found if name not in expected]
+    misshapen = [
+        f"{name} {found[name]}, expected {shape}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    if missing or extra or misshapen:
+        raise ValueError(
+            f"Expected exactly the {len(expected)} parameters of one MLP-Mixer; got "
+            f"{len(missing)} missing, {len(extra)} extra, {len(misshapen)} of another shape."
+            + _listing("missing", missing)
+            + _listing("extra", extra)
+            + _listing("of another shape", misshapen)
+            + "\nTake the file anew from where it comes from, and the weights of an MLP-Mixer."
+        )
+
+
+def first_names(names: list[str]) -> str:
+    """Returns the first of the names on one line, without what could disturb a terminal."""
+    shown = [ascii(name)[1:-1] for name in names[:_LISTED]]
+    shown = [name if len(name) <= _NAME_WIDTH else f"{name[:_NAME_WIDTH]}..." for name in shown]
+    more = f" ... and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return "; ".join(shown) + more
+
+
+def _listing(kind: str, names: list[str]) -> str:
+    return f"\n  {kind}: {first_names(names)}" if names else ""
+
+
+def _in_block(name: str) -> bool:
+    return name.startswith("MixerBlock_") and "/" in name
+
+
+def _width(shapes: Shapes, *modules: str) -> int:
+    """Returns how many outputs most of the layers so named have: of their biases, else kernels."""
+    layers = [
+        (leaf, shape)
+        for name, shape in shapes.items()
+        for module, _, leaf in [name.rpartition("/")]
+        if module.endswith(modules)
+    ]
+    widths = [math.prod(shape) for leaf, shape in layers if leaf == "bias"]
+    widths = widths or [shape[-1] for leaf, shape in layers if leaf == "kernel" and shape]
+    if not widths or min(widths) < 1:
+        raise ValueError(
+            f"Expected parameters of {' and '.join(modules)}; got "
+            f"{'empty ones' if widths else 'none'} in {len(shapes)} parameters: "
+            f"{first_names(list(shapes))}. Load the weights of an MLP-Mixer."
+        )
+    return collections.Counter(widths).most_common(1)[0][0]

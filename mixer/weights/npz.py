@@ -1,0 +1,147 @@
+"""NumPy's archives of arrays (.npz), read without trusting them.
+
+The headers of the arrays are read first and compared with the sizes of the members, then the
+caller decides whether these are the shapes it wants. Only then is anything larger than a header
+inflated. Nothing is ever unpickled.
+"""
+
+import dataclasses
+import math
+import pathlib
+import zipfile
+
+import ml_dtypes
+import numpy as np
+from numpy.lib import format as npy
+
+# An archive may claim to hold so many times its own size, and so many bytes more. Trained weights
+# hardly shrink; arrays of zeros do, and may be small. A zip bomb shrinks by a factor of 1,000.
+_MAX_RATIO = 100
+_MAX_SURPLUS = 64 * 2**20
+
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What the header of an array says, and where its data are."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran_order: bool
+    member: zipfile.ZipInfo
+    offset: int  # of the data in the member, in bytes
+
+
+class NpzArchive:
+    """An open archive, a context manager; `headers` has the header of each array by its name.
+
+    Raises:
+      ValueError: the file is no archive of plain arrays, or claims sizes that cannot be true.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+            raise ValueError(
+                f"Expected an archive of arrays (.npz, a zip file); got something else, or a part "
+                f"of one: {error}. Copy or download the file again."
+            ) from error
+        try:
+            self.headers = self._read_headers(path.stat().st_size)
+        except BaseException:
+            self._zip.close()
+            raise
+
+    def __enter__(self) -> "NpzArchive":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._zip.close()
+
+    def _read_headers(self, file_size: int) -> dict[str, Header]:
+        members = self._zip.infolist()
+        claimed = sum(member.file_size for member in members)
+        most = _MAX_RATIO * file_size + _MAX_SURPLUS
+        if claimed > most:
+            raise ValueError(
+                f"Expected at most {most:,} bytes in a file of {file_size:,}; it claims "
+                f"{claimed:,}. It would fill the memory: do not use it."
+            )
+        headers: dict[str, Header] = {}
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if name == member.filename or name in headers or ".." in name.split("/"):
+                raise ValueError(
+                    f"Expected members like 'stem/kernel.npy', each once; got {_name(member)}. "
+                    "Write the file with numpy.savez."
+                )
+            headers[name] = self._read_header(member)
+        return headers
+
+    def _read_header(self, member: zipfile.ZipInfo) -> Header:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(
+                f"Expected members stored or deflated; {_name(member)} has the compression type "
+                f"{member.compress_type}. Write the file with numpy.savez."
+            )
+        try:
+            with self._zip.open(member) as file:
+                version = npy.read_magic(file)
+                if version != (1, 0):  # the header of a later one may have 4 GiB
+                    raise ValueError(f"version {version} of the format instead of 1.0")
+                shape, fortran_order, dtype = npy.read_array_header_1_0(file)
+                offset = file.tell()
+        except Exception as error:  # zipfile, zlib and ast raise what they like on damaged bytes
+            raise _damaged(member, error) from error
+        if dtype.hasobject:
+            raise ValueError(
+                f"Expected arrays of floats; {_name(member)} holds pickled objects, and reading "
+                "those can run any program. Save it as an array of float32."
+            )
+        claimed = offset + math.prod(shape) * dtype.itemsize
+        if claimed != member.file_size:
+            raise _damaged(member, f"it claims {claimed:,} bytes and has {member.file_size:,}")
+        return Header(shape, dtype, fortran_order, member, offset)
+
+    def read(self, name: str) -> np.ndarray:
+        """Returns the array in float32.
+
+        Two bytes of no type are a bfloat16: NumPy knows it not and writes it so.
+
+        Raises:
+          ValueError: the data are damaged, or not floats.
+        """
+        header = self.headers[name]
+        dtype = _BFLOAT16 if header.dtype == np.dtype("V2") else header.dtype
+        if dtype.kind != "f" and dtype != _BFLOAT16:
+            raise ValueError(
+                f"Expected arrays of floats; {_name(header.member)} is of type {dtype}. Save it as "
+                "float32."
+            )
+        size = header.member.file_size - header.offset
+        try:
+            with self._zip.open(header.member) as file:
+                file.read(header.offset)
+                # To the end, where the checksum is compared. Without a size zipfile would inflate
+                # up to 2 GiB at once, whatever the member claims to hold.
+                data = file.read(size)
+        except Exception as error:  # as above
+            raise _damaged(header.member, error) from error
+        if len(data) != size:
+            raise _damaged(header.member, f"{len(data):,} bytes of data instead of {size:,}")
+        array = np.frombuffer(data, dtype)
+        array = array.reshape(header.shape, order="F" if header.fortran_order else "C")
+        return np.array(array, np.float32, order="C")
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    return ascii(member.filename[:100])
+
+
+def _damaged(member: zipfile.ZipInfo, reason: object) -> ValueError:
+    return ValueError(
+        f"Expected an intact array in {_name(member)}; got a damaged one: {str(reason)[:300]}. "
+        "Copy or download the file again."
+    )

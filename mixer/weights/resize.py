@@ -1,0 +1,90 @@
+"""The change of resolution of the paper: a pre-trained Mixer for larger images, exactly.
+
+Token mixing has weights for a number of tokens, so a larger image needs others. The paper cuts it
+into tiles of the pre-trained size and lets each be processed by a copy of the pre-trained MLP:
+the weights become block-diagonal, with a block for each tile. Between the tiles nothing is mixed
+until fine-tuning fills in what is zero at first.
+
+Dimensions: S tokens and D hidden units of the token-mixing MLP as pre-trained, T tiles.
+"""
+
+from typing import Any
+
+import numpy as np
+
+Grid = tuple[int, int]  # rows and columns of tokens
+
+_BLOCK = "MixerBlock_"
+
+
+def resize_resolution(params: dict[str, Any], old_grid: Grid, new_grid: Grid) -> dict[str, Any]:
+    """Returns the parameters for images of `new_grid` tokens, from those for `old_grid`.
+
+    Both grids are (rows, columns); an image of 448 x 448 pixels in patches of 16 has (28, 28).
+    The model that takes the result has `T * tokens_mlp_dim` hidden units in token mixing, where T
+    is the number of tiles; the paper's K x K tiles are `new_grid = K * old_grid`. Tiles, like
+    tokens, are numbered row by row, and the hidden units of a tile lie together.
+
+    On a tile of the large image the token features are those of the original model on that tile,
+    so the pre-logits are the mean over the tiles. Everything but token mixing is shared with
+    `params`, which is not changed.
+
+    Raises:
+      ValueError: a side of the new grid is no multiple of the old one, or `params` have another
+        number of tokens.
+
+    Source: Appendix C, "Fine-tuning at higher resolution". The paper orders tokens tile by tile;
+    images come row by row, so that order is folded into the weights.
+    """
+    tiles = _tile_grid(old_grid, new_grid)
+    resized = dict(params)
+    for name in (name for name in params if name.startswith(_BLOCK)):
+        mlp = params[name]["token_mixing"]
+        num_tokens = mlp["Dense_0"]["kernel"].shape[0]
+        if num_tokens != old_grid[0] * old_grid[1]:
+            raise ValueError(
+                f"Expected weights for {old_grid[0]} x {old_grid[1]} tokens; those of {name} are "
+                f"for {num_tokens}."
+            )
+        resized[name] = {**params[name], "token_mixing": _block_diagonal(mlp, old_grid, tiles)}
+    return resized
+
+
+def resized_sides(side: int, *, up_to: int = 4) -> tuple[int, ...]:
+    """Returns the sides, in pixels or tokens, that weights for `side` can be resized to."""
+    return tuple(side * factor for factor in range(1, up_to + 1))
+
+
+def _tile_grid(old_grid: Grid, new_grid: Grid) -> Grid:
+    sides = list(zip(old_grid, new_grid, strict=True))
+    if any(old < 1 or new < 1 or new % old for old, new in sides):
+        rows, columns = (", ".join(map(str, resized_sides(old))) for old in old_grid)
+        raise ValueError(
+            f"Expected a grid of tokens that is an integer multiple of {old_grid[0]} x "
+            f"{old_grid[1]}; got {new_grid[0]} x {new_grid[1]}. What works: {rows}, ... rows and "
+            f"{columns}, ... columns."
+        )
+    return new_grid[0] // old_grid[0], new_grid[1] // old_grid[1]
+
+
+def _block_diagonal(mlp: dict[str, Any], grid: Grid, tiles: Grid) -> dict[str, Any]:
+    """Returns the token-mixing MLP with a copy for each tile."""
+    first, second = mlp["Dense_0"], mlp["Dense_1"]
+    num_tiles = tiles[0] * tiles[1]
+    num_tokens, mlp_dim = first["kernel"].shape  # S, D
+    # The row-major number of each token of each tile, [T, S].
+    tokens = np.arange(num_tiles * num_tokens).reshape(tiles[0], grid[0], tiles[1], grid[1])
+    tokens = tokens.transpose(0, 2, 1, 3).reshape(num_tiles, num_tokens)
+    units = np.arange(num_tiles * mlp_dim).reshape(num_tiles, mlp_dim)  # [T, D]
+
+    first_kernel = np.zeros((tokens.size, units.size), first["kernel"].dtype)  # [T S, T D]
+    second_kernel = np.zeros((units.size, tokens.size), second["kernel"].dtype)  # [T D, T S]
+    second_bias = np.zeros(tokens.size, second["bias"].dtype)
+    for of_tile, in_tile in zip(tokens, units, strict=True):
+        first_kernel[np.ix_(of_tile, in_tile)] = first["kernel"]
+        second_kernel[np.ix_(in_tile, of_tile)] = second["kernel"]
+        second_bias[of_tile] = second["bias"]
+    return {
+        "Dense_0": {"kernel": first_kernel, "bias": np.tile(first["bias"], num_tiles)},
+        "Dense_1": {"kernel": second_kernel, "bias": second_bias},
+    }

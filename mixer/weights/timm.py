@@ -1,0 +1,119 @@
+"""Weights of timm's Mixers (.safetensors): PyTorch's names, outputs before inputs.
+
+The model needs `gelu_approximate=False` for those that were trained in PyTorch, not for those that
+timm has converted from the paper's authors.
+"""
+
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from mixer.weights.architecture import Shapes, architecture_of, check_shapes, expected_shapes
+
+_TIMM_MODULES = {
+    "stem": "stem.proj",
+    "LayerNorm_0": "norm1",
+    "token_mixing/Dense_0": "mlp_tokens.fc1",
+    "token_mixing/Dense_1": "mlp_tokens.fc2",
+    "LayerNorm_1": "norm2",
+    "channel_mixing/Dense_0": "mlp_channels.fc1",
+    "channel_mixing/Dense_1": "mlp_channels.fc2",
+    "pre_head_layer_norm": "norm",
+    "head": "head",
+}
+_RELEASED_MODULES = {timm: released for released, timm in _TIMM_MODULES.items()}
+
+_RELEASED_NAME = re.compile(r"(?:MixerBlock_([0-9]+)/)?(.+)/(kernel|scale|bias)")
+_TIMM_NAME = re.compile(r"(?:blocks\.(0|[1-9][0-9]{0,5})\.)?(.+)\.(weight|bias)")
+
+# By the number of dimensions. timm has [out, in] and [out, in, H, W]; here they are [in, out] and
+# [H, W, in, out].
+_TO_RELEASED = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
+_TO_TIMM = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
+    """Returns the parameters in float32 by their released name, and what the file is.
+
+    Raises:
+      ValueError: the file is damaged, or does not hold exactly the parameters of one Mixer.
+    """
+    try:
+        # Compares all offsets, shapes and types with each other and with the size of the file.
+        opened = safetensors.safe_open(path, framework="numpy")
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"Expected a .safetensors file; got something else, or a part of one: {error}. Copy "
+            "or download the file again."
+        ) from error
+    with opened as file:
+        expected = _check_header(file)
+        params = {
+            name: np.array(
+                file.get_tensor(_timm_name(name)).transpose(_TO_RELEASED[len(shape)]),
+                np.float32,
+                order="C",
+            )
+            for name, shape in expected.items()
+        }
+    return params, ".safetensors in timm's naming"
+
+
+def save(path: pathlib.Path, params: dict[str, np.ndarray]) -> None:
+    """Writes the parameters, by their released name, in timm's naming."""
+    tensors = {
+        _timm_name(name): np.ascontiguousarray(array.transpose(_TO_TIMM[array.ndim]))
+        for name, array in params.items()
+    }
+    safetensors.numpy.save_file(tensors, path)
+
+
+def _check_header(file: Any) -> Shapes:
+    """Returns the shapes to expect, in the released naming, if the file has them and floats."""
+    tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    found = {name: tuple(tensor.get_shape()) for name, tensor in tensors.items()}
+    released = {
+        _released_name(name): _permuted(shape, _TO_RELEASED) for name, shape in found.items()
+    }
+    expected = expected_shapes(architecture_of(released))
+    check_shapes(
+        found,
+        {_timm_name(name): _permuted(shape, _TO_TIMM) for name, shape in expected.items()},
+    )
+    for name, tensor in tensors.items():
+        if tensor.get_dtype() not in _FLOATS:
+            raise ValueError(
+                f"Expected tensors of {', '.join(_FLOATS)}; {name} is of {tensor.get_dtype()}. "
+                "Save it as float32."
+            )
+    return expected
+
+
+def _permuted(shape: tuple[int, ...], axes: dict[int, tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(shape[axis] for axis in axes.get(len(shape), range(len(shape))))
+
+
+def _released_name(name: str) -> str:
+    """Returns the released name of a tensor of timm's, or `name` if it has none."""
+    match = _TIMM_NAME.fullmatch(name)
+    if match is None or match[2] not in _RELEASED_MODULES:
+        return name
+    kernel_or_scale = "scale" if "norm" in match[2] else "kernel"
+    leaf = "bias" if match[3] == "bias" else kernel_or_scale
+    block = "" if match[1] is None else f"MixerBlock_{match[1]}/"
+    return f"{block}{_RELEASED_MODULES[match[2]]}/{leaf}"
+
+
+def _timm_name(name: str) -> str:
+    """Returns timm's name of a parameter in the released naming."""
+    match = _RELEASED_NAME.fullmatch(name)
+    assert match is not None, name
+    block = "" if match[1] is None else f"blocks.{match[1]}."
+    leaf = "bias" if match[3] == "bias" else "weight"
+    return f"{block}{_TIMM_MODULES[match[2]]}.{leaf}"

@@ -1,0 +1,58 @@
+"""Shows what a file of weights holds, and writes it in another format.
+
+python scripts/convert_weights.py IN [OUT] [--overwrite]
+
+The suffixes say which formats: .npz is the released naming (IN may have the older one),
+.safetensors timm's. Without OUT nothing is written. Weights that were trained in PyTorch need the
+exact GELU (gelu_approximate=False); a file does not say so.
+"""
+
+import dataclasses
+import math
+import pathlib
+
+from absl import app, flags
+
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace OUT if it exists.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) not in (2, 3):
+        raise app.UsageError(f"Expected IN [OUT]; got {len(argv) - 1} arguments.")
+    from mixer import weights  # after the flags: JAX takes seconds
+
+    try:
+        params, description = weights.read_params(argv[1])
+        print(f"{argv[1]}: {description}")
+        for title, text in _overview(params):
+            print(f"  {title:<12} {text}")
+        if len(argv) == 3:
+            weights.save_params(argv[2], params, overwrite=_OVERWRITE.value)
+            print(f"Wrote {argv[2]}, {pathlib.Path(argv[2]).stat().st_size:,} bytes.")
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def _overview(params: dict) -> list[tuple[str, str]]:
+    from mixer.weights.architecture import architecture_of, count_parameters, flat_shapes
+
+    architecture = architecture_of(flat_shapes(params))
+    fields = dataclasses.asdict(architecture)
+    num_tokens, num_classes = fields.pop("num_tokens"), fields.pop("num_classes")
+    name = f"Mixer-{architecture.variant} of Table 1" if architecture.variant else "not of Table 1"
+    patch_size, side = architecture.patch_size, math.isqrt(num_tokens)
+    grid = f", {side} x {side} for images of {side * patch_size} x {side * patch_size} pixels"
+    headless = dataclasses.replace(architecture, num_classes=0)
+    return [
+        ("model", f"{name}: " + ", ".join(f"{field} {value}" for field, value in fields.items())),
+        ("tokens", f"{num_tokens}{grid if side**2 == num_tokens else ', not a square grid'}"),
+        ("classes", f"{num_classes}" if num_classes else "no head"),
+        (
+            "parameters",
+            f"{count_parameters(architecture):,}, {count_parameters(headless):,} without the head",
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,104 @@
+"""The architecture that shapes imply, the shapes that it implies, and what does not fit."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mixer.models.mixer import VARIANTS, MlpMixer
+from mixer.weights.architecture import (
+    Architecture,
+    architecture_of,
+    check_shapes,
+    count_parameters,
+    expected_shapes,
+    flat_shapes,
+)
+
+TINY = Architecture(
+    num_classes=7,
+    num_blocks=3,
+    patch_size=4,
+    hidden_dim=24,
+    tokens_mlp_dim=20,
+    channels_mlp_dim=40,
+    num_tokens=16,
+)
+B_16 = Architecture(num_classes=1000, num_tokens=196, **VARIANTS["B/16"])
+ONES = Architecture(1, 12, 1, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "architecture", [TINY, B_16, ONES, dataclasses.replace(TINY, num_classes=0)]
+)
+def test_shapes_are_those_of_the_model_and_tell_the_architecture(architecture):
+    fields = dataclasses.asdict(architecture)
+    side = int(fields.pop("num_tokens") ** 0.5) * architecture.patch_size
+    images = jnp.zeros((1, side, side, 3))
+    params = jax.eval_shape(MlpMixer(**fields).init, jax.random.key(0), images)["params"]
+    assert flat_shapes(params) == expected_shapes(architecture)
+    assert architecture_of(flat_shapes(params)) == architecture
+    assert count_parameters(architecture) == sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_the_sizes_of_table_1_have_names():
+    for name, fields in VARIANTS.items():
+        assert Architecture(num_classes=0, num_tokens=49, **fields).variant == name
+    assert TINY.variant is None
+    assert dataclasses.replace(B_16, patch_size=8).variant is None
+    assert count_parameters(B_16) == 59_880_472
+    assert count_parameters(dataclasses.replace(B_16, num_classes=0)) == 59_111_472
+
+
+@pytest.mark.parametrize("name", ["stem/bias", "MixerBlock_0/token_mixing/Dense_0/bias"])
+def test_the_majority_decides(name):
+    shapes = expected_shapes(TINY)
+    misshapen = shapes | {name: (99,)}
+    assert architecture_of(misshapen) == TINY
+    with pytest.raises(ValueError, match=rf"0 missing, 0 extra, 1 of .*\n.*{name} \(99,\)"):
+        check_shapes(misshapen, shapes)
+    incomplete = {n: shape for n, shape in shapes.items() if n != name}
+    assert architecture_of(incomplete) == TINY
+    with pytest.raises(ValueError, match=rf"1 missing, 0 extra, 0 of .*\n  missing: {name}\n"):
+        check_shapes(incomplete, shapes)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "message"),
+    [
+        ("stem/kernel", "Expected a 'stem/kernel' .*; got none in 41 parameters: stem/bias; "),
+        ("token_mixing", "Expected parameters of token_mixing/Dense_0; got none in 30 param"),
+    ],
+)
+def test_without_parameters_to_read_a_dimension_off_it_is_said_which(left_out, message):
+    shapes = {n: shape for n, shape in expected_shapes(TINY).items() if left_out not in n}
+    with pytest.raises(ValueError, match=message):
+        architecture_of(shapes)
+
+
+@pytest.mark.parametrize("shape", [(), (4, 4, 3), (0,)])
+def test_degenerate_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match=f"stem/kernel.* got {'none' if not shape else 'shape'}"):
+        architecture_of(expected_shapes(TINY) | {"stem/kernel": shape})
+    with pytest.raises(ValueError, match="Dense_0; got empty ones"):
+        architecture_of(
+            {"stem/kernel": (4, 4, 3, 8), "stem/bias": (8,)}
+            | {"MixerBlock_0/token_mixing/Dense_0/bias": (0,)}
+        )
+
+
+def test_every_name_that_does_not_fit_is_counted_and_the_message_fits_a_screen():
+    expected = expected_shapes(dataclasses.replace(TINY, num_blocks=10))
+    found = {name: (1, 2) for name in expected if "MixerBlock" not in name}
+    found |= {f"\x1b[31m{number}" + "x" * 10_000: (3,) for number in range(103)}
+    with pytest.raises(ValueError, match="120 missing, 103 extra, 6 of another shape") as error:
+        check_shapes(found, expected)
+    message = str(error.value)
+    assert message.startswith("Expected exactly the 126 parameters of one MLP-Mixer; got 120 miss")
+    assert "missing: MixerBlock_0/LayerNorm_0/scale; MixerBlock_0/LayerNorm_0/bias; " in message
+    assert " ... and 112 more" in message
+    assert " ... and 95 more" in message
+    assert "head/kernel (1, 2), expected (24, 7)" in message
+    assert len(message) < 3000
+    assert message.replace("\n", "").isprintable()

@@ -1,0 +1,108 @@
+"""The change of resolution: on each tile the original model, exactly."""
+
+import jax
+import numpy as np
+import pytest
+
+from mixer.models.mixer import MlpMixer
+from mixer.weights.resize import resize_resolution
+
+PATCH = 4
+
+
+def make_model(tokens_mlp_dim: int) -> MlpMixer:
+    return MlpMixer(
+        num_classes=7,
+        num_blocks=3,
+        patch_size=PATCH,
+        hidden_dim=24,
+        tokens_mlp_dim=tokens_mlp_dim,
+        channels_mlp_dim=40,
+    )
+
+
+def random_params(model: MlpMixer, shape: tuple[int, int], seed: int = 0):
+    """Returns parameters of which none is zero or constant, as in a trained model."""
+    abstract = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, *shape, 3), np.float32))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda x: rng.normal(0.0, 0.3, x.shape).astype(np.float32), abstract["params"]
+    )
+
+
+def run(model: MlpMixer, params, images):
+    """Returns logits, pre-logits and the token features of every block."""
+    logits, state = model.apply(
+        {"params": params}, images, capture_intermediates=lambda module, _: True
+    )
+    blocks = [
+        state["intermediates"][f"MixerBlock_{i}"]["__call__"][0] for i in range(model.num_blocks)
+    ]
+    pre_logits = model.clone(num_classes=0).apply({"params": params}, images)
+    return np.asarray(logits), np.asarray(pre_logits), [np.asarray(block) for block in blocks]
+
+
+@pytest.mark.parametrize("grid", [(3, 3), (2, 3), (1, 4)])
+@pytest.mark.parametrize("tiles", [(1, 1), (2, 2), (3, 3), (1, 2)])
+def test_every_tile_is_processed_as_by_the_original_model(grid, tiles):
+    height, width = (PATCH * side for side in grid)
+    small = make_model(10)
+    params = random_params(small, (height, width))
+    num_tiles = tiles[0] * tiles[1]
+    large = make_model(10 * num_tiles)
+    new_grid = (grid[0] * tiles[0], grid[1] * tiles[1])
+    resized = resize_resolution(params, old_grid=grid, new_grid=new_grid)
+    shape = (2, height * tiles[0], width * tiles[1], 3)
+    images = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+    logits, pre_logits, features = run(large, resized, images)
+    of_tiles = []
+    for row in range(tiles[0]):
+        for column in range(tiles[1]):
+            part = np.s_[:, row * height :, column * width :]
+            tile = images[part][:, :height, :width]
+            _, tile_pre_logits, tile_features = run(small, params, tile)
+            of_tiles.append(tile_pre_logits)
+            for whole, expected in zip(features, tile_features, strict=True):
+                whole = whole.reshape(2, *new_grid, -1)
+                rows = slice(row * grid[0], (row + 1) * grid[0])
+                columns = slice(column * grid[1], (column + 1) * grid[1])
+                found = whole[:, rows, columns].reshape(expected.shape)
+                np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+    mean = np.mean(of_tiles, axis=0)
+    np.testing.assert_allclose(pre_logits, mean, atol=1e-5, rtol=0)
+    head = params["head"]
+    np.testing.assert_allclose(logits, mean @ head["kernel"] + head["bias"], atol=1e-5, rtol=0)
+
+
+def test_a_plain_kronecker_product_would_be_wrong():
+    """The tiles interleave in the row-major order of tokens, so the test above can tell."""
+    params = random_params(make_model(10), (8, 8))
+    resized = resize_resolution(params, old_grid=(2, 2), new_grid=(4, 4))
+    kernel = params["MixerBlock_0"]["token_mixing"]["Dense_0"]["kernel"]
+    found = resized["MixerBlock_0"]["token_mixing"]["Dense_0"]["kernel"]
+    assert not np.array_equal(found, np.kron(np.eye(4), kernel))
+    # Tokens 0, 1, 4 and 5 of the large image are the first tile.
+    np.testing.assert_array_equal(found[[0, 1, 4, 5], :10], kernel)
+    assert np.count_nonzero(found) == 4 * kernel.size
+
+
+def test_the_same_grid_changes_nothing():
+    params = random_params(make_model(10), (8, 8))
+    resized = resize_resolution(params, old_grid=(2, 2), new_grid=(2, 2))
+    jax.tree.map(np.testing.assert_array_equal, resized, params)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ((14, 14), (24, 24), "multiple of 14 x 14; got 24 x 24. What works: 14, 28, 42, 56, ..."),
+        ((2, 2), (1, 1), "multiple of 2 x 2; got 1 x 1"),
+        ((2, 2), (0, 2), "got 0 x 2"),
+        ((3, 3), (6, 6), "Expected weights for 3 x 3 tokens; those of MixerBlock_0 are for 4"),
+    ],
+)
+def test_what_cannot_be_resized_is_refused(old, new, message):
+    params = random_params(make_model(10), (8, 8))
+    with pytest.raises(ValueError, match=message):
+        resize_resolution(params, old_grid=old, new_grid=new)
