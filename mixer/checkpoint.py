@@ -111,7 +111,7 @@ def newest_step(directory: epath.Path) -> int | None:
         return manager.latest_step()
 
 
-def read_params(step_directory: epath.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_checkpoint(step_directory: epath.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the parameters of a checkpoint and its `meta`, without the rest of the state.
 
     The parameters are the nested dict of the model, float32 arrays in host memory: their Polyak

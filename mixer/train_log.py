@@ -112,7 +112,7 @@ class TrainLog:
 
     def add_evaluations(self, step: int, results: dict[str, dict[str, float]]) -> None:
         """Writes and shows the result of each evaluated split, and draws the curves so far."""
-        scalars = {}
+        scalars: dict[str, float] = {}
         for split, result in results.items():
             scalars |= {f"{split}/{name}": value for name, value in result.items()}
             self.say(

@@ -46,7 +46,7 @@ def train(
             raise ValueError(f"Expected {key} to be at least 1; got {cfg[key]}.")
     replace_damaged, init_from = cfg.replace_damaged, cfg.init_from
     cfg.check_all_read()
-    meta = {
+    meta: dict[str, Any] = {
         "config": to_plain(config),
         "data": data.fingerprints,
         "class_names": data.class_names,

@@ -1,9 +1,10 @@
 """Shows what a file of weights holds, and writes it in another format.
 
-python scripts/convert_weights.py IN [OUT] [--overwrite]
+python scripts/convert_weights.py IN [OUT] [--image_size=448] [--overwrite]
 
 The suffixes say which formats: .npz is the released naming (IN may have the older one),
-.safetensors timm's. Without OUT nothing is written. Weights that were trained in PyTorch need the
+.safetensors timm's. IN may also be a workdir, one of its checkpoints, or a published name such as
+imagenet21k/Mixer-B_16. Without OUT nothing is written. Weights trained in PyTorch need the
 exact GELU (gelu_approximate=False); a file does not say so.
 """
 
@@ -13,21 +14,25 @@ import pathlib
 
 from absl import app, flags
 
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "Change the resolution exactly to so many pixels (Appendix C)."
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace OUT if it exists.")
 
 
 def main(argv: list[str]) -> None:
     if len(argv) not in (2, 3):
         raise app.UsageError(f"Expected IN [OUT]; got {len(argv) - 1} arguments.")
-    from mixer import weights  # after the flags: JAX takes seconds
+    from mixer.weights import restore, save_params  # after the flags: JAX takes seconds
 
     try:
-        params, description = weights.read_params(argv[1])
-        print(f"{argv[1]}: {description}")
+        weights = restore.load_weights(argv[1])
+        params = restore.resized_params(weights, _IMAGE_SIZE.value or weights.image_size)
+        print(f"{argv[1]}: {weights.description}")
         for title, text in _overview(params):
             print(f"  {title:<12} {text}")
         if len(argv) == 3:
-            weights.save_params(argv[2], params, overwrite=_OVERWRITE.value)
+            save_params(argv[2], params, overwrite=_OVERWRITE.value)
             print(f"Wrote {argv[2]}, {pathlib.Path(argv[2]).stat().st_size:,} bytes.")
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -11,7 +11,7 @@ import optax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from mixer.checkpoint import Checkpoints, newest_step, read_params
+from mixer.checkpoint import Checkpoints, newest_step, read_checkpoint
 from mixer.sharding import create_mesh
 from mixer.train_state import TrainState, create_train_state
 
@@ -65,10 +65,10 @@ def test_the_parameters_alone_or_their_average_come_back(tmp_path, tiny_mixer, o
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         checkpoints.save(1, state, {"class_names": ["a"]})
         checkpoints.save(2, state.replace(averaged_params=average), {})
-    params, meta = read_params(tmp_path / "1")
+    params, meta = read_checkpoint(tmp_path / "1")
     assert_same_bits(params, state.params)
     assert meta["class_names"] == ["a"]
-    assert_same_bits(read_params(tmp_path / "2")[0], average)
+    assert_same_bits(read_checkpoint(tmp_path / "2")[0], average)
     assert {type(leaf) for leaf in jax.tree.leaves(params)} == {np.ndarray}
 
 

@@ -22,7 +22,9 @@ def load_params(path: str | os.PathLike[str]) -> Params:
 
     The file is a local one in the format that its suffix says: `.npz` in the released or the older
     naming, or timm's `.safetensors`. It need not be trusted: nothing of it is run, and nothing is
-    loaded before names, shapes and sizes were found to be those of an MLP-Mixer.
+    loaded before names, shapes and sizes were found to be those of an MLP-Mixer. A `.npz` has
+    checksums, which are compared; a `.safetensors` has none, so damage within its numbers goes
+    unnoticed: compare the SHA-256 of the file.
 
     Raises:
       ValueError: there is no such file, it is damaged, or it is not exactly one MLP-Mixer.

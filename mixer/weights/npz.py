@@ -45,7 +45,7 @@ class NpzArchive:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
             raise ValueError(
-                f"Expected an archive of arrays (.npz, a zip file); got something else, or a part "
+                "Expected an archive of arrays (.npz, a zip file); got something else, or a part "
                 f"of one: {error}. Copy or download the file again."
             ) from error
         try:
@@ -108,7 +108,7 @@ class NpzArchive:
     def read(self, name: str) -> np.ndarray:
         """Returns the array in float32.
 
-        Two bytes of no type are a bfloat16: NumPy knows it not and writes it so.
+        Two bytes without a type are a bfloat16, which NumPy does not know and writes so.
 
         Raises:
           ValueError: the data are damaged, or not floats.

@@ -50,15 +50,10 @@ def resize_resolution(params: dict[str, Any], old_grid: Grid, new_grid: Grid) ->
     return resized
 
 
-def resized_sides(side: int, *, up_to: int = 4) -> tuple[int, ...]:
-    """Returns the sides, in pixels or tokens, that weights for `side` can be resized to."""
-    return tuple(side * factor for factor in range(1, up_to + 1))
-
-
 def _tile_grid(old_grid: Grid, new_grid: Grid) -> Grid:
     sides = list(zip(old_grid, new_grid, strict=True))
     if any(old < 1 or new < 1 or new % old for old, new in sides):
-        rows, columns = (", ".join(map(str, resized_sides(old))) for old in old_grid)
+        rows, columns = (", ".join(str(old * k) for k in (1, 2, 3)) for old in old_grid)
         raise ValueError(
             f"Expected a grid of tokens that is an integer multiple of {old_grid[0]} x "
             f"{old_grid[1]}; got {new_grid[0]} x {new_grid[1]}. What works: {rows}, ... rows and "
@@ -73,8 +68,8 @@ def _block_diagonal(mlp: dict[str, Any], grid: Grid, tiles: Grid) -> dict[str, A
     num_tiles = tiles[0] * tiles[1]
     num_tokens, mlp_dim = first["kernel"].shape  # S, D
     # The row-major number of each token of each tile, [T, S].
-    tokens = np.arange(num_tiles * num_tokens).reshape(tiles[0], grid[0], tiles[1], grid[1])
-    tokens = tokens.transpose(0, 2, 1, 3).reshape(num_tiles, num_tokens)
+    numbers = np.arange(num_tiles * num_tokens).reshape(tiles[0], grid[0], tiles[1], grid[1])
+    tokens = numbers.transpose(0, 2, 1, 3).reshape(num_tiles, num_tokens)
     units = np.arange(num_tiles * mlp_dim).reshape(num_tiles, mlp_dim)  # [T, D]
 
     first_kernel = np.zeros((tokens.size, units.size), first["kernel"].dtype)  # [T S, T D]

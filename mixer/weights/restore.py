@@ -4,18 +4,20 @@ import dataclasses
 import math
 from typing import Any
 
+import flax.linen as nn
 from etils import epath
 from jax.typing import DTypeLike
 
-from mixer.checkpoint import newest_step, read_params
+from mixer.checkpoint import newest_step, read_checkpoint
 from mixer.models.mixer import MlpMixer
 from mixer.suggestion import nearest, unknown_name
-from mixer.weights import load_params
+from mixer.weights import read_params
 from mixer.weights.architecture import Architecture, architecture_of, flat_shapes
 from mixer.weights.catalogue import CATALOGUE, fetch
-from mixer.weights.resize import resize_resolution, resized_sides
+from mixer.weights.resize import resize_resolution
 
 GELUS = {"tanh": True, "exact": False}  # name -> gelu_approximate
+_SHARED_FIELDS = ("patch_size", "num_blocks", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Weights:
     """
 
     params: dict[str, Any]
+    description: str  # what the source is, in words
     architecture: Architecture
     image_size: int  # side in pixels
     gelu_approximate: bool | None = None
@@ -53,21 +56,22 @@ def load_weights(source: str) -> Weights:
     """
     if source in CATALOGUE:
         published = CATALOGUE[source]
-        params = load_params(fetch(source))
+        params, description = read_params(fetch(source))
         if published.input_range == (0, 1):
             params = _for_symmetric_images(params)
-        return _weights(source, params, gelu_approximate=published.gelu_approximate)
+        return _weights(params, description, gelu_approximate=published.gelu_approximate)
     path = epath.Path(source).expanduser()
     if path.is_dir():
-        params, meta = read_params(_step_directory(path))
+        step_directory = _step_directory(path)
+        params, meta = read_checkpoint(step_directory)
         return _weights(
-            source,
             params,
+            f"checkpoint of step {meta['step']:,}",
             gelu_approximate=meta["config"]["model"]["gelu_approximate"],
             class_names=tuple(meta["class_names"]),
         )
     if path.suffix in (".npz", ".safetensors"):
-        return _weights(source, load_params(path))
+        return _weights(*read_params(path))
     raise ValueError(
         f"There are no weights {source!r}. Expected a name of the catalogue (nearest: "
         f"{nearest(source, CATALOGUE)!r}), a .npz or .safetensors file, a workdir or one of its "
@@ -75,7 +79,27 @@ def load_weights(source: str) -> Weights:
     )
 
 
-def initial_params(source: str, model: MlpMixer, image_size: int) -> dict[str, Any]:
+def resized_params(weights: Weights, image_size: int) -> dict[str, Any]:
+    """Returns the parameters for images of `image_size` pixels (see `resize_resolution`).
+
+    Raises:
+      ValueError: not an integer multiple of the size that the weights are for.
+    """
+    if image_size == weights.image_size:
+        return weights.params
+    if image_size <= 0 or image_size % weights.image_size:
+        sizes = ", ".join(str(weights.image_size * factor) for factor in (1, 2, 3))
+        raise ValueError(
+            f"The weights are for images of {weights.image_size} pixels and can be changed exactly "
+            f"to integer multiples. Expected {sizes}, ...; got {image_size}."
+        )
+    old, new = (
+        size // weights.architecture.patch_size for size in (weights.image_size, image_size)
+    )
+    return resize_resolution(weights.params, (old, old), (new, new))
+
+
+def initial_params(source: str, model: nn.Module, image_size: int) -> dict[str, Any]:
     """Returns pre-trained parameters for a model at `image_size` pixels, without the head.
 
     Weights for smaller images are resized (`resize_resolution`).
@@ -85,13 +109,11 @@ def initial_params(source: str, model: MlpMixer, image_size: int) -> dict[str, A
         differs.
     """
     weights = load_weights(source)
-    params = _resized(source, weights, image_size)
+    params = resized_params(weights, image_size)
     found = _architecture(params)
     differing = [
         f"{field} {getattr(found, field)} (the config: {getattr(model, field)})"
-        for field in (
-            *("patch_size", "num_blocks", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim"),
-        )
+        for field in _SHARED_FIELDS
         if getattr(found, field) != getattr(model, field)
     ]
     if weights.gelu_approximate not in (None, model.gelu_approximate):
@@ -126,7 +148,7 @@ def load_model(
         raise unknown_name("GELU", gelu, GELUS)
     weights = load_weights(source)
     image_size = weights.image_size if image_size is None else image_size
-    params = _resized(source, weights, image_size)
+    params = resized_params(weights, image_size)
     fields = dataclasses.asdict(_architecture(params))
     del fields["num_tokens"]
     approximate = weights.gelu_approximate is not False if gelu is None else GELUS[gelu]
@@ -134,33 +156,18 @@ def load_model(
     return LoadedModel(model, params, image_size, weights.class_names)
 
 
-def _weights(source: str, params: dict[str, Any], **known: Any) -> Weights:
+def _weights(params: dict[str, Any], description: str, **known: Any) -> Weights:
     architecture = _architecture(params)
     side = math.isqrt(architecture.num_tokens)
     if side * side != architecture.num_tokens:
         raise ValueError(
-            f"Expected weights for square images; {source!r} has {architecture.num_tokens} tokens."
+            f"Expected weights for square images; these have {architecture.num_tokens} tokens."
         )
-    return Weights(params, architecture, side * architecture.patch_size, **known)
+    return Weights(params, description, architecture, side * architecture.patch_size, **known)
 
 
 def _architecture(params: dict[str, Any]) -> Architecture:
     return architecture_of(flat_shapes(params))
-
-
-def _resized(source: str, weights: Weights, image_size: int) -> dict[str, Any]:
-    if image_size == weights.image_size:
-        return weights.params
-    if image_size <= 0 or image_size % weights.image_size:
-        sizes = ", ".join(str(size) for size in resized_sides(weights.image_size))
-        raise ValueError(
-            f"The weights {source!r} are for images of {weights.image_size} pixels and can be "
-            f"changed exactly to integer multiples. Expected {sizes}, ...; got {image_size}."
-        )
-    old, new = (
-        size // weights.architecture.patch_size for size in (weights.image_size, image_size)
-    )
-    return resize_resolution(weights.params, (old, old), (new, new))
 
 
 def _for_symmetric_images(params: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ timm has converted from the paper's authors.
 
 import pathlib
 import re
-from typing import Any
 
 import numpy as np
 import safetensors
@@ -74,7 +73,7 @@ def save(path: pathlib.Path, params: dict[str, np.ndarray]) -> None:
     safetensors.numpy.save_file(tensors, path)
 
 
-def _check_header(file: Any) -> Shapes:
+def _check_header(file: safetensors.safe_open) -> Shapes:
     """Returns the shapes to expect, in the released naming, if the file has them and floats."""
     tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     found = {name: tuple(tensor.get_shape()) for name, tensor in tensors.items()}
