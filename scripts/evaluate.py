@@ -25,8 +25,12 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where TFDS keeps its datasets."
 _CROP = flags.DEFINE_list(
     "crop", ["resmall_crop"], "resmall_crop, resize_crop (Appendix C), or both: a result for each."
 )
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Side in pixels; else that of the training.")
-_EVAL_RESIZE = flags.DEFINE_integer("eval_resize", None, "Side before the crop; else 256 for 224.")
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "Side in pixels; else that of the training.", lower_bound=1
+)
+_EVAL_RESIZE = flags.DEFINE_integer(
+    "eval_resize", None, "Side before the crop; else 256 for 224.", lower_bound=1
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images per batch, on all devices together.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the activations.")
 _GELU = flags.DEFINE_enum("gelu", None, ["tanh", "exact"], "Else what the weights need.")

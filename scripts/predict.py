@@ -25,8 +25,12 @@ _CLASS_NAMES = flags.DEFINE_string(
     "if there are 1,000 classes.",
 )
 _CROP = flags.DEFINE_string("crop", "resmall_crop", "How images come to size, as for evaluation.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Side in pixels; else that of the training.")
-_EVAL_RESIZE = flags.DEFINE_integer("eval_resize", None, "Side before the crop; else 256 for 224.")
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "Side in pixels; else that of the training.", lower_bound=1
+)
+_EVAL_RESIZE = flags.DEFINE_integer(
+    "eval_resize", None, "Side before the crop; else 256 for 224.", lower_bound=1
+)
 _GELU = flags.DEFINE_enum("gelu", None, ["tanh", "exact"], "Else what the weights need.")
 
 
