@@ -33,7 +33,12 @@ LAYERS = [
     ],
     ["mixer.data", "mixer.train_state", "mixer.progress", "mixer.pictures"],
     ["mixer.train_step", "mixer.checkpoint", "mixer.evaluation", "mixer.train_log"],
-    ["mixer.weights.restore"],
+    [
+        "mixer.weights.restore",
+        "mixer.evaluation.class_names",
+        "mixer.evaluation.prediction",
+        "mixer.evaluation.validation",
+    ],
     ["mixer.build"],
     ["mixer.train_loop"],
     ["mixer.benchmark"],

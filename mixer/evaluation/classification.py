@@ -46,11 +46,17 @@ def evaluate(
     batches: Iterable[dict[str, np.ndarray]],
     sharding: NamedSharding,
 ) -> dict[str, float]:
-    """Returns `top1` in [0, 1], the mean `loss` in nats and the `count` of examples."""
+    """Returns `top1` in [0, 1], the mean `loss` in nats and the `count` of examples.
+
+    Raises:
+      ValueError: no example has a label.
+    """
     correct, loss, count = 0, 0.0, 0
     for batch in batches:
         sums = jax.device_get(eval_step(params, to_global(batch, sharding)))
         correct += int(sums["correct"])
         loss += float(sums["loss"])
         count += int(sums["count"])
+    if not count:
+        raise ValueError("Expected examples with labels to evaluate on; the split has none.")
     return {"top1": correct / count, "loss": loss / count, "count": count}

@@ -1,0 +1,170 @@
+"""Few-shot linear probe: how far a few labelled images and frozen features carry.
+
+The features are the model's pre-logits. A ridge regression from the standardised features of
+`shots` images of each class to +1 (the class) and -1 (any other) is solved in closed form, and the
+class with the highest score is the prediction.
+
+Dimensions: n images, C features, K classes.
+
+Source: the paper's "linear 5-shot" (section 3.1, Figures 2 and 4) leaves the details open; the l2
+penalty, the constant feature, the standardisation and the choice of the images by seed follow the
+public evaluation code of its authors.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+
+from mixer.device_batch import normalize_images
+from mixer.sharding import to_global
+
+L2 = 2.0**10
+SEEDS = (0, 1, 2)
+
+# The regression has a constant feature of this value, so that l2 hardly shrinks the intercept.
+_CONSTANT = 100.0
+
+FeaturesStep = Callable[[Any, dict[str, jax.Array]], tuple[jax.Array, jax.Array]]
+
+
+class LinearProbe(NamedTuple):
+    """Scores are `(features - mean) * scale @ kernel + bias`."""
+
+    mean: jax.Array  # [C]
+    scale: jax.Array  # [C]
+    kernel: jax.Array  # [C, K]
+    bias: jax.Array  # [K]
+
+
+def make_features_step(model: nn.Module) -> FeaturesStep:
+    """Returns (params, batch) -> pre-logits `[B, C]` in float32 and labels `[B, labels]`."""
+    headless = model.clone(num_classes=0)
+
+    def features_step(params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        features: Any = headless.apply({"params": params}, normalize_images(batch["images"]))
+        return features, batch["labels"]
+
+    return features_step
+
+
+def compute_features(
+    features_step: FeaturesStep,
+    params: Any,
+    batches: Iterable[dict[str, np.ndarray]],
+    sharding: NamedSharding,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the features `[n, C]` and labels `[n]` of all images that have a label.
+
+    Only the features are kept in memory. `features_step` is jitted with replicated outputs.
+
+    Raises:
+      ValueError: images with several labels, or none with a label.
+    """
+    kept = []
+    for batch in batches:
+        features, labels = jax.device_get(features_step(params, to_global(batch, sharding)))
+        if labels.shape[1] != 1:
+            raise ValueError(
+                "Expected one label per image for a few-shot probe; got a dataset with up to "
+                f"{labels.shape[1]}. Take one with single labels."
+            )
+        labelled = labels[:, 0] >= 0  # padding has no label
+        kept.append((features[labelled], labels[labelled, 0]))
+    features, labels = (np.concatenate(part) for part in zip(*kept, strict=True))
+    if not len(labels):
+        raise ValueError("Expected images with a label for a few-shot probe; the split has none.")
+    return features, labels
+
+
+def check_shots(labels: np.ndarray, num_classes: int, shots: int) -> None:
+    """Raises ValueError unless each class has `shots` of the images with these labels `[n]`."""
+    counts = np.bincount(labels, minlength=num_classes)
+    short = np.flatnonzero(counts < shots)
+    if len(short):
+        found = ", ".join(f"{counts[label]} of class {label}" for label in short[:10])
+        more = f" and {len(short) - 10:,} more classes" if len(short) > 10 else ""
+        raise ValueError(
+            f"Expected {shots} training images or more of each of the {num_classes:,} classes; got "
+            f"{found}{more}. Take fewer shots or a larger training split."
+        )
+
+
+def choose_shots(labels: np.ndarray, num_classes: int, shots: int, seed: int) -> np.ndarray:
+    """Returns the indices of `shots` random images of each class, `int64 [num_classes * shots]`."""
+    rng = np.random.default_rng(seed)
+    of_class = [np.flatnonzero(labels == label) for label in range(num_classes)]
+    return np.concatenate([rng.permutation(indices)[:shots] for indices in of_class])
+
+
+@functools.partial(jax.jit, static_argnames="num_classes")
+@jax.default_matmul_precision("highest")
+def fit_ridge(
+    features: jax.Array, labels: jax.Array, *, num_classes: int, l2: float
+) -> LinearProbe:
+    """Returns the ridge regression of features `[n, C]` to the classes `[n]`.
+
+    Minimises `sum((x @ w - y)**2) + l2 * sum(w**2)` over all weights `w`, the intercept's included,
+    where `x` are the standardised features and a constant. The standardised features have mean
+    zero, so the constant is orthogonal to them and its weight is solved by itself. Of the systems
+    of size C x C and n x n, which give the same kernel, the smaller one is solved.
+    """
+    mean = jnp.mean(features, axis=0)
+    scale = 1.0 / (jnp.std(features, axis=0) + 1e-5)
+    x = (features - mean) * scale  # [n, C]
+    y = 2.0 * jax.nn.one_hot(labels, num_classes) - 1.0  # [n, K]
+    if x.shape[0] < x.shape[1]:
+        kernel = x.T @ _solve(x @ x.T, l2, y)
+    else:
+        kernel = _solve(x.T @ x, l2, x.T @ y)
+    bias = jnp.sum(y, axis=0) / (x.shape[0] + l2 / _CONSTANT**2)
+    return LinearProbe(mean, scale, kernel, bias)
+
+
+def _solve(gram: jax.Array, l2: float, y: jax.Array) -> jax.Array:
+    """Returns `(gram + l2 * identity)^-1 @ y` for a symmetric `gram`."""
+    values, vectors = jnp.linalg.eigh(gram)
+    return vectors @ ((vectors.T @ y) / (values + l2)[:, None])
+
+
+@jax.jit
+@jax.default_matmul_precision("highest")
+def probe_scores(probe: LinearProbe, features: jax.Array) -> jax.Array:
+    """Returns the scores `[n, K]` of features `[n, C]`."""
+    return (features - probe.mean) * probe.scale @ probe.kernel + probe.bias
+
+
+def few_shot_accuracy(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    *,
+    num_classes: int,
+    shots: int,
+    l2: float = L2,
+    seeds: Sequence[int] = SEEDS,
+) -> float:
+    """Returns the top-1 in [0, 1] on the test features, the mean over `seeds`.
+
+    `train` and `test` are features `[n, C]` and labels `[n]`; a seed chooses `shots` training
+    images of each class.
+
+    Raises:
+      ValueError: a class has too few training images; names the classes.
+    """
+    train_features, train_labels = train
+    test_features, test_labels = test
+    check_shots(train_labels, num_classes, shots)
+    accuracies = []
+    for seed in seeds:
+        chosen = choose_shots(train_labels, num_classes, shots, seed)
+        probe = fit_ridge(
+            train_features[chosen], train_labels[chosen], num_classes=num_classes, l2=l2
+        )
+        predicted = jnp.argmax(probe_scores(probe, test_features), axis=-1)
+        accuracies.append(np.mean(jax.device_get(predicted) == test_labels))
+    return float(np.mean(accuracies))
