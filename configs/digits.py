@@ -76,4 +76,5 @@ def get_config() -> ConfigDict:
     config.eval_every = 200
     config.checkpoint_every = 200
     config.keep_checkpoints = 2
+    config.watchdog_seconds = 600
     return config

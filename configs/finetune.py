@@ -149,4 +149,5 @@ def get_config(what: str = "B/16,cifar10") -> ConfigDict:
     config.eval_every = min(steps, 1000)
     config.checkpoint_every = min(steps, 1000)
     config.keep_checkpoints = 2
+    config.watchdog_seconds = 1800
     return config

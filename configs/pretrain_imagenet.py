@@ -109,4 +109,5 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.eval_every = 1000
     config.checkpoint_every = 1000
     config.keep_checkpoints = 2
+    config.watchdog_seconds = 1800
     return config

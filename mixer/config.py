@@ -29,6 +29,7 @@ _FREE_TO_CHANGE = frozenset(
         "mesh.fsdp",
         "model.remat",
         "prefetch",
+        "watchdog_seconds",
     }
 )
 

@@ -13,9 +13,11 @@ from mixer.build import Training, build_data, build_training
 from mixer.checkpoint import Checkpoints
 from mixer.config import ConfigReader, differences, to_plain
 from mixer.evaluation.classification import evaluate
+from mixer.preemption import Preempted, Preemption
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows, to_global
 from mixer.train_log import TrainLog
 from mixer.train_state import Params
+from mixer.watchdog import Watchdog
 from mixer.weights.restore import initial_params
 
 
@@ -32,6 +34,8 @@ def train(
       ValueError: a config that cannot work, unread keys included, or one that differs from what
         the checkpoint was trained with, unless `allow_config_change`. Nothing was written then.
       FloatingPointError: loss or gradient became non-finite; nothing of that step is saved.
+      Preempted: SIGTERM or Ctrl-C asked to stop; every finished step is saved. A SystemExit with
+        code 0.
     """
     cfg = ConfigReader(config)
     mesh = create_mesh(**cfg.mesh)
@@ -45,6 +49,7 @@ def train(
         if cfg[key] < 1:
             raise ValueError(f"Expected {key} to be at least 1; got {cfg[key]}.")
     replace_damaged, init_from = cfg.replace_damaged, cfg.init_from
+    watchdog = Watchdog(cfg.watchdog_seconds)
     cfg.check_all_read()
     meta: dict[str, Any] = {
         "config": to_plain(config),
@@ -52,7 +57,10 @@ def train(
         "class_names": data.class_names,
     }
 
-    with Checkpoints(workdir / "checkpoints", keep=cfg.keep_checkpoints) as checkpoints:
+    with (
+        Preemption(mesh) as preemption,
+        Checkpoints(workdir / "checkpoints", keep=cfg.keep_checkpoints) as checkpoints,
+    ):
         first_step = checkpoints.latest_step() or 0
         saved = checkpoints.read_meta(first_step) if first_step else {}
         if saved and not allow_config_change:
@@ -60,17 +68,20 @@ def train(
         pretrained: Params = {}
         if init_from and not saved:
             pretrained = initial_params(init_from, training.model, config.image_size)
-        with TrainLog(
-            workdir,
-            config=meta["config"],
-            first_step=first_step,
-            total_steps=training.total_steps,
-            log_every=cfg.log_every,
-            batch_size=cfg.batch_size,
-            train_flops_per_image=training.flops_per_image,
-            schedule=training.schedule,
-            saved=saved.get("log", {}),
-        ) as log:
+        with (
+            watchdog,
+            TrainLog(
+                workdir,
+                config=meta["config"],
+                first_step=first_step,
+                total_steps=training.total_steps,
+                log_every=cfg.log_every,
+                batch_size=cfg.batch_size,
+                train_flops_per_image=training.flops_per_image,
+                schedule=training.schedule,
+                saved=saved.get("log", {}),
+            ) as log,
+        ):
             if saved:
                 log.say(f"Resuming {workdir} at step {first_step:,}.")
                 state = checkpoints.restore(first_step, training.abstract_state)
@@ -79,34 +90,65 @@ def train(
                 origin = f"the weights {init_from}, with a fresh head" if pretrained else "scratch"
                 log.say(f"Starting {workdir} from {origin}.")
                 state = training.init_state(pretrained)
-            if first_step >= training.total_steps:
+            is_evaluated = log.is_evaluated(first_step)
+            if first_step >= training.total_steps and is_evaluated:
                 return log.finish()
 
-            on_damage = log.add_damage if replace_damaged else None
-            batches = data.train_batches(first_step, on_damage)
-            first_batch = next(batches)
-            log.add_images(first_batch)
-            train_step = _compile(training, to_global(first_batch, sharding), log)
-            batches = itertools.chain([first_batch], batches)
+            def is_due(step: int, every: int) -> bool:
+                return step == training.total_steps or step % every == 0
 
-            log.start_clock()
-            for step in range(first_step + 1, training.total_steps + 1):
-                state, metrics = train_step(state, to_global(next(batches), sharding))
-                log.add(step, metrics)
-                checkpoints.raise_failed_save()
-                is_last = step == training.total_steps
-                if is_last or step % cfg.eval_every == 0:
-                    with log.pause():
-                        results = {
-                            split: evaluate(
-                                training.eval_step, state.eval_params, batches_of(), sharding
-                            )
-                            for split, batches_of in data.eval_batches.items()
-                        }
-                        log.add_evaluations(step, results)
-                if is_last or step % cfg.checkpoint_every == 0:
-                    with log.pause():  # a state that is not finite does not come past here
-                        checkpoints.save(step, state, {**meta, "log": log.state()})
+            def evaluate_all(step: int) -> None:
+                with log.pause():
+                    results = {
+                        split: evaluate(
+                            training.eval_step,
+                            state.eval_params,
+                            watchdog.batches(preemption.batches(batches_of())),
+                            sharding,
+                        )
+                        for split, batches_of in data.eval_batches.items()
+                    }
+                    log.add_evaluations(step, results)
+
+            def save(step: int) -> None:
+                with log.pause():  # a state that is not finite does not come past here
+                    checkpoints.save(step, state, {**meta, "log": log.state()})
+
+            saved_step = first_step
+            try:
+                on_damage = log.add_damage if replace_damaged else None
+                batches = preemption.batches(data.train_batches(first_step, on_damage))
+                first_batch = next(batches)
+                if not saved:
+                    log.add_images(first_batch)
+                train_step = _compile(training, to_global(first_batch, sharding), log)
+                preemption.check()
+                batches = itertools.chain([first_batch], batches)
+
+                log.start_clock()
+                if is_due(first_step, cfg.eval_every) and not is_evaluated:
+                    evaluate_all(first_step)
+                for step in range(first_step + 1, training.total_steps + 1):
+                    state, metrics = train_step(state, to_global(next(batches), sharding))
+                    log.add(step, metrics)
+                    watchdog.beat()
+                    checkpoints.raise_failed_save()
+                    if is_due(step, cfg.eval_every):
+                        evaluate_all(step)
+                    if is_due(step, cfg.checkpoint_every):
+                        save(step)
+                        saved_step = step
+            except Preempted as preempted:
+                step = int(state.step)
+                is_new = step > saved_step
+                doing = (
+                    f"saving step {step:,}, then ending" if is_new else "nothing to save, ending"
+                )
+                log.say(f"{preempted.signal}: {doing}; run the same command to go on.")
+                if is_new:
+                    save(step)
+                checkpoints.wait()
+                raise
             checkpoints.wait()
             return log.finish()
 
