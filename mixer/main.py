@@ -7,6 +7,7 @@ file and is executed: use only files that you trust.
 
 import os
 import sys
+import traceback
 
 from absl import app, flags, logging
 from etils import epath
@@ -69,8 +70,18 @@ def main(argv: list[str]) -> None:
         )
     except Preempted:
         jax.distributed.shutdown()
-        sys.stdout.flush()
-        os._exit(0)  # a thread that still waits for data would hold up the end
+        _end(0)  # a thread that still waits for data would hold up the end
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        _end(1)  # JAX would wait for the other processes, which wait for this one
+
+
+def _end(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
