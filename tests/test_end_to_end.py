@@ -1,4 +1,4 @@
-"""A user's run through the command line: killed, stopped, it goes on with the same bits; it learns."""
+"""A user's run through the command line: killed and stopped it keeps its bits; it learns."""
 
 import os
 import pathlib

@@ -1,7 +1,7 @@
 """The program, asked to stop by SIGTERM in the phase that $PHASE names; the last process only.
 
-Prints `asked SECONDS`, the time of the signal or when the phase can first be left after it, and `did
-STEP` for each step.
+Prints `asked SECONDS`, the time of the signal or when the phase can first be left after it, and
+`did STEP` for each step.
 """
 
 import os

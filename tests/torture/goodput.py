@@ -28,10 +28,7 @@ def torture(
         started = time.monotonic()
         before = runs.newest_checkpoint(killed)
         (process,) = runs.start(killed, flags, output=folder / "killed.log")
-        kills.until(lambda: b"Compiled" in (folder / "killed.log.0").read_bytes(), lambda: True)
-        kills.until(
-            lambda before=before: max(runs.losses(killed), default=0) > before, lambda: True
-        )
+        kills.wait_until_logged(killed, before + 1, lambda process=process: process.poll() is None)
         restarts.append(time.monotonic() - started)
         time.sleep(max(0.0, started + SECONDS_BETWEEN_KILLS - time.monotonic()))
         process.kill()

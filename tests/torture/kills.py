@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 from torture import runs
 
-STEPS = 200
+STEPS = 300
 
 
 def torture(folder: pathlib.Path, images: pathlib.Path, kills: int) -> list[tuple[str, str, bool]]:
     """Returns (what, figure, whether it is as required) for one run that is killed so often."""
     flags = runs.small_mixer(images, folder / "xla", steps=STEPS)
+    flags += ["--config.checkpoint_every=5"]
     whole, killed = folder / "whole", folder / "killed"
     runs.finish(whole, flags)
     expected = runs.losses(whole)
@@ -35,12 +36,14 @@ def torture(folder: pathlib.Path, images: pathlib.Path, kills: int) -> list[tupl
         if kind == "at the start":
             time.sleep(rng.uniform(0, 4))
         else:
-            until(lambda before=before: first_loss(killed, before), alive)
+            wait_until_logged(killed, before + 1, alive)
             restarts.append(time.monotonic() - started)
             if kind == "in a save":
-                until(lambda remains=remains: unfinished_saves(killed) - remains, alive)
+                while not unfinished_saves(killed) - remains and alive():
+                    time.sleep(0.001)
             else:
-                time.sleep(rng.uniform(0, 0.6))
+                wait_until_logged(killed, before + rng.randint(1, 12), alive)
+                time.sleep(rng.uniform(0, 0.1))
         process.kill()
         process.wait()
         counts[kind] += 1
@@ -72,18 +75,16 @@ def torture(folder: pathlib.Path, images: pathlib.Path, kills: int) -> list[tupl
     ]
 
 
-def until(condition: Callable[[], bool], alive: Callable[[], bool]) -> None:
-    while not condition() and alive():
-        time.sleep(0.002)
+def wait_until_logged(workdir: pathlib.Path, step: int, alive: Callable[[], bool]) -> None:
+    """Waits for a step of the process that has started last, or for its end.
 
-
-def first_loss(workdir: pathlib.Path, checkpoint: int) -> bool:
-    """Returns whether a step after the checkpoint is logged; what a kill cut short does not count.
-
-    A resumed run drops the lines after its checkpoint before it writes new ones.
+    What the one before has logged may be there until this one has resumed.
     """
-    log = workdir.parent / "killed.log.0"
-    return b"Compiled" in log.read_bytes() and max(runs.losses(workdir), default=0) > checkpoint
+    log = workdir.with_suffix(".log.0")
+    while alive() and not (
+        b"Compiled" in log.read_bytes() and max(runs.losses(workdir), default=0) >= step
+    ):
+        time.sleep(0.005)
 
 
 def unfinished_saves(workdir: pathlib.Path) -> set[int]:
