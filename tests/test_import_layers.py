@@ -28,6 +28,7 @@ LAYERS = [
         "mixer.metrics",
         "mixer.distributed",
         "mixer.paper",
+        "mixer.weights",
     ],
     ["mixer.data", "mixer.train_state", "mixer.progress", "mixer.pictures"],
     ["mixer.train_step", "mixer.checkpoint", "mixer.evaluation", "mixer.train_log"],
