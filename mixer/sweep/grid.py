@@ -40,7 +40,7 @@ def combination_names(combinations: Sequence[Overrides]) -> list[str]:
     }
     return [
         ",".join(
-            f"{short[key]}={urllib.parse.quote(str(value), safe='')}"
+            f"{short[key]}={urllib.parse.quote(str(value), safe='+')}"
             for key, value in sorted(combination.items())
         )
         for combination in combinations

@@ -109,7 +109,9 @@ def _execute(command: Sequence[str], log: pathlib.Path) -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
+            # The run, too, ignores interrupts if this process was started that way, as by `&`.
+            ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            process.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_SECONDS_TO_STOP)
             raise

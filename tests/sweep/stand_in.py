@@ -20,7 +20,8 @@ if rate == 10:
 if rate == 20:
     try:
         (workdir / "waits").touch()
-        time.sleep(60)
+        time.sleep(20)
+        (workdir / "slept").touch()
     except KeyboardInterrupt:
         sys.exit("interrupted")
 top1 = 0.9 - abs(math.log10(rate) + 2) / 10

@@ -35,9 +35,9 @@ def test_what_is_no_grid_of_the_config_is_refused(texts, message, config):
 
 
 def test_names_are_short_and_fit_for_folders():
-    assert combination_names([{"optimizer.learning_rate": 0.003}, {"mixup_alpha": 1e-5}]) == [
+    assert combination_names([{"optimizer.learning_rate": 0.003}, {"mixup_alpha": 1e30}]) == [
         "learning_rate=0.003",
-        "mixup_alpha=1e-05",
+        "mixup_alpha=1e+30",
     ]
     combinations = [
         {"model.name": "a/b", "optimizer.name": "c", "train_split": "train[:50%]"},
