@@ -41,7 +41,7 @@ LAYERS = [
     ],
     ["mixer.build"],
     ["mixer.train_loop"],
-    ["mixer.benchmark"],
+    ["mixer.benchmark", "mixer.sweep"],
     ["mixer.main"],
 ]
 
