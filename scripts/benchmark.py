@@ -3,8 +3,9 @@
 python scripts/benchmark.py --model=mixer --variant=B/16 --mode=train --batch_sizes=64,128
 
 --mode=train is the step of the pre-training on ImageNet, --mode=infer goes from uint8 images to
-logits. The images are random and lie on the device. Several --image_size, 224,448,672, add the
-exponent of time and FLOPs in the number of tokens. Needs no dataset.
+logits. The images are random and lie on the device. A core is what clouds count: a TPU chip has one
+or two, a GPU is one, the CPUs of a host together are one. Several --image_size, 224,448,672, add
+the exponent of time and FLOPs in the number of tokens. Needs no dataset.
 """
 
 import json

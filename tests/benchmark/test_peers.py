@@ -86,14 +86,13 @@ def test_plain_flax_is_the_same_function(tiny_mixer):
     np.testing.assert_allclose(jax.jit(plain.apply)({"params": params}, images), ours, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["train", "infer"])
-def test_ours_beside_plain_flax(monkeypatch, mode):
+def test_training_beside_plain_flax(monkeypatch):  # inference: tests/test_scripts.py
     monkeypatch.setitem(VARIANTS, "tiny", SIZE | {"num_blocks": 1})
     report = peers.measure_peers(
-        "tiny", peers=["plain_flax"], mode=mode, seconds=0.01, windows=2, **WORK
+        "tiny", peers=["plain_flax"], mode="train", seconds=0.01, windows=2, **WORK
     )
     (row,) = report["peers"]
-    assert (report["variant"], report["mode"], report["device"]) == ("tiny", mode, "cpu")
+    assert (report["variant"], report["mode"], report["device"]) == ("tiny", "train", "cpu")
     assert row["peer"] == "plain_flax"
     assert row["images_per_s"]["median"] > 0
     assert 0.01 < row["ratio"]["min"] <= row["ratio"]["max"] < 100
