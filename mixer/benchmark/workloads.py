@@ -18,7 +18,7 @@ from mixer.device_batch import normalize_images
 from mixer.losses import LOSSES
 from mixer.optimizer import create_adam
 from mixer.sharding import batch_sharding, replicated, state_sharding
-from mixer.train_state import TrainState, create_train_state
+from mixer.train_state import Params, TrainState, create_train_state
 from mixer.train_step import make_train_step
 
 # What of configs/pretrain_imagenet.py decides about the work of a step; a test compares the two.
@@ -32,7 +32,7 @@ PLAIN_STEP = {"mixup_alpha": 0.0, "weight_decay": 0.0}
 
 def training_step(
     model: nn.Module, *, image_size: int, mesh: Mesh, mixup_alpha: float, weight_decay: float
-) -> tuple[Any, TrainState, Callable[[], TrainState]]:
+) -> tuple[Any, TrainState, Callable[[Params], TrainState]]:
     """Returns the real training step, jitted with the state donated, as the training loop does.
 
     With it come the abstract state and the function that makes the real one.
