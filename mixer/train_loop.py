@@ -10,13 +10,15 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from mixer.build import Training, build_data, build_training
-from mixer.checkpoint import Checkpoints
+from mixer.checkpoint import Checkpoints, newest_step
 from mixer.config import ConfigReader, differences, to_plain
 from mixer.evaluation.classification import evaluate
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows, to_global
+from mixer.suggestion import unknown_name
 from mixer.train_log import TrainLog
 from mixer.train_state import Params
 from mixer.weights.restore import initial_params
+from mixer.workdir_lock import workdir_lock
 
 
 def train(
@@ -31,7 +33,9 @@ def train(
     Raises:
       ValueError: a config that cannot work, unread keys included, or one that differs from what
         the checkpoint was trained with, unless `allow_config_change`. Nothing was written then.
+        Also, all checkpoints are damaged, or another run is at work in the workdir.
       FloatingPointError: loss or gradient became non-finite; nothing of that step is saved.
+      OSError: a checkpoint could not be written, nor at the second try. Earlier ones are intact.
     """
     cfg = ConfigReader(config)
     mesh = create_mesh(**cfg.mesh)
@@ -44,6 +48,14 @@ def train(
     for key in ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
         if cfg[key] < 1:
             raise ValueError(f"Expected {key} to be at least 1; got {cfg[key]}.")
+    if cfg.keep_every < 0 or cfg.keep_every % cfg.checkpoint_every:
+        raise ValueError(
+            f"Expected keep_every to be 0 or a multiple of checkpoint_every "
+            f"({cfg.checkpoint_every}); got {cfg.keep_every}."
+        )
+    best_by, scores = cfg.best_by, [f"{split}/top1" for split in data.eval_batches]
+    if best_by and best_by not in scores:
+        raise unknown_name("score best_by", best_by, scores)
     replace_damaged, init_from = cfg.replace_damaged, cfg.init_from
     cfg.check_all_read()
     meta: dict[str, Any] = {
@@ -52,14 +64,24 @@ def train(
         "class_names": data.class_names,
     }
 
-    with Checkpoints(workdir / "checkpoints", keep=cfg.keep_checkpoints) as checkpoints:
-        first_step = checkpoints.latest_step() or 0
-        saved = checkpoints.read_meta(first_step) if first_step else {}
-        if saved and not allow_config_change:
-            _check_same_run(first_step, saved, meta)
-        pretrained: Params = {}
-        if init_from and not saved:
-            pretrained = initial_params(init_from, training.model, config.image_size)
+    def check_same_run(step: int, saved: dict[str, Any]) -> None:
+        if not allow_config_change:
+            _check_same_run(step, saved, meta)
+
+    pretrained: Params = {}
+    if init_from and newest_step(workdir / "checkpoints") is None:
+        pretrained = initial_params(init_from, training.model, config.image_size)
+    with (
+        workdir_lock(workdir),
+        Checkpoints(
+            workdir / "checkpoints",
+            keep=cfg.keep_checkpoints,
+            keep_every=cfg.keep_every,
+            best_by=best_by,
+        ) as checkpoints,
+    ):
+        restored = checkpoints.restore_newest(training.abstract_state, check_same_run)
+        first_step, saved = (restored.step, restored.meta) if restored else (0, {})
         with TrainLog(
             workdir,
             config=meta["config"],
@@ -71,16 +93,22 @@ def train(
             schedule=training.schedule,
             saved=saved.get("log", {}),
         ) as log:
-            if saved:
+            if restored:
                 log.say(f"Resuming {workdir} at step {first_step:,}.")
-                state = checkpoints.restore(first_step, training.abstract_state)
+                state = restored.state
             else:
                 log.say(_overview(training.abstract_state.params))
                 origin = f"the weights {init_from}, with a fresh head" if pretrained else "scratch"
                 log.say(f"Starting {workdir} from {origin}.")
                 state = training.init_state(pretrained)
             if first_step >= training.total_steps:
-                return log.finish()
+                return _finish(log, checkpoints, best_by)
+
+            def save(step: int) -> None:
+                with log.pause():  # a state that is not finite does not come past here
+                    if failure := checkpoints.failed_save(wait=True):
+                        log.say(f"{failure}\nTrying once more, with step {step:,}.")
+                    checkpoints.save(step, state, {**meta, "log": log.state()})
 
             on_damage = log.add_damage if replace_damaged else None
             batches = data.train_batches(first_step, on_damage)
@@ -93,7 +121,6 @@ def train(
             for step in range(first_step + 1, training.total_steps + 1):
                 state, metrics = train_step(state, to_global(next(batches), sharding))
                 log.add(step, metrics)
-                checkpoints.raise_failed_save()
                 is_last = step == training.total_steps
                 if is_last or step % cfg.eval_every == 0:
                     with log.pause():
@@ -104,11 +131,22 @@ def train(
                             for split, batches_of in data.eval_batches.items()
                         }
                         log.add_evaluations(step, results)
-                if is_last or step % cfg.checkpoint_every == 0:
-                    with log.pause():  # a state that is not finite does not come past here
-                        checkpoints.save(step, state, {**meta, "log": log.state()})
+                    if best_by:
+                        checkpoints.score(step, results[best_by.removesuffix("/top1")]["top1"])
+                if is_last or step % cfg.checkpoint_every == 0 or checkpoints.failed_save():
+                    save(step)
+            if checkpoints.failed_save(wait=True):
+                save(training.total_steps)
             checkpoints.wait()
-            return log.finish()
+            return _finish(log, checkpoints, best_by)
+
+
+def _finish(log: TrainLog, checkpoints: Checkpoints, best_by: str) -> dict[str, float]:
+    result = log.finish()
+    best_step = checkpoints.best_step()
+    if best_step is not None:
+        log.say(f"  best         {checkpoints.directory / str(best_step)}, by {best_by}")
+    return result
 
 
 def _check_same_run(step: int, saved: dict[str, Any], meta: dict[str, Any]) -> None:
