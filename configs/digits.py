@@ -76,5 +76,7 @@ def get_config() -> ConfigDict:
     config.eval_every = 200
     config.checkpoint_every = 200
     config.keep_checkpoints = 2
+    config.keep_every = 0
+    config.best_by = ""
     config.watchdog_seconds = 600
     return config

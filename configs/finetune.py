@@ -149,5 +149,7 @@ def get_config(what: str = "B/16,cifar10") -> ConfigDict:
     config.eval_every = min(steps, 1000)
     config.checkpoint_every = min(steps, 1000)
     config.keep_checkpoints = 2
+    config.keep_every = 0
+    config.best_by = "minival/top1"
     config.watchdog_seconds = 1800
     return config

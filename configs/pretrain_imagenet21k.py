@@ -110,5 +110,7 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.eval_every = 5000
     config.checkpoint_every = 1000
     config.keep_checkpoints = 2
+    config.keep_every = 0
+    config.best_by = ""
     config.watchdog_seconds = 1800
     return config

@@ -18,12 +18,14 @@ from mixer.suggestion import nearest
 _FREE_TO_CHANGE = frozenset(
     {
         "accumulation_steps",
+        "best_by",
         "cache",
         "cache_eval",
         "checkpoint_every",
         "data_dir",
         "init_from",
         "keep_checkpoints",
+        "keep_every",
         "log_every",
         "mesh.data",
         "mesh.fsdp",

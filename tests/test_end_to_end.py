@@ -101,3 +101,15 @@ def test_the_quick_start_reaches_its_accuracy(tmp_path, data_dir):
     assert final["test/count"] == 364
     assert final["test/top1"] >= 0.97
     assert final["train_seconds"] <= 60
+    finetuned = tmp_path / "finetuned"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "mixer.main", "--config=configs/finetune.py:Ti/4,digits,32"),
+            *(f"--config.init_from={tmp_path}", f"--workdir={finetuned}"),
+            f"--config.data_dir={data_dir}",
+        ],
+        cwd=ROOT,
+        env=environment(),
+        check=True,
+    )
+    assert read_metrics(finetuned)[-1]["test/top1"] >= 0.95

@@ -15,6 +15,7 @@ LAYERS = [
     [
         "mixer.models",
         "mixer.weights",
+        "mixer.checksum",
         "mixer.chips",
         "mixer.flops",
         "mixer.data.order",
@@ -25,6 +26,7 @@ LAYERS = [
         "mixer.losses",
         "mixer.optimizer",
         "mixer.sharding",
+        "mixer.workdir_lock",
         "mixer.config",
         "mixer.metrics",
         "mixer.distributed",
@@ -34,7 +36,13 @@ LAYERS = [
         "mixer.weights",
     ],
     ["mixer.data", "mixer.train_state", "mixer.progress", "mixer.pictures"],
-    ["mixer.train_step", "mixer.checkpoint", "mixer.evaluation", "mixer.train_log"],
+    [
+        "mixer.train_step",
+        "mixer.checkpoint",
+        "mixer.checkpoint_step",
+        "mixer.evaluation",
+        "mixer.train_log",
+    ],
     [
         "mixer.weights.restore",
         "mixer.evaluation.class_names",
@@ -43,7 +51,7 @@ LAYERS = [
     ],
     ["mixer.build"],
     ["mixer.train_loop"],
-    ["mixer.benchmark"],
+    ["mixer.benchmark", "mixer.sweep"],
     ["mixer.main"],
 ]
 

@@ -4,6 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from mixer.data.datasets import open_dataset
+from mixer.data.input_pipeline import EvalInput
+from mixer.data.preprocess import make_eval_preprocess
+from mixer.device_batch import normalize_images
+from mixer.evaluation.few_shot import few_shot_accuracy
 from mixer.models.mixer import MlpMixer
 from mixer.weights.resize import resize_resolution
 
@@ -106,3 +111,35 @@ def test_what_cannot_be_resized_is_refused(old, new, message):
     params = random_params(make_model(10), (8, 8))
     with pytest.raises(ValueError, match=message):
         resize_resolution(params, old_grid=old, new_grid=new)
+
+
+def test_a_probe_of_the_digits_at_twice_the_resolution(data_dir):
+    """The features at 32 pixels are as good as the mean over four tiles of the 16-pixel model."""
+    small, params = make_model(10), random_params(make_model(10), (16, 16))
+    large, resized = make_model(40), resize_resolution(params, (4, 4), (8, 8))
+    probes = []
+    for split in ("train", "test"):
+        dataset = open_dataset("digits", split, data_dir)
+        batches = EvalInput(
+            dataset,
+            make_eval_preprocess(size=32, crop="resize_crop", resize=32),
+            batch_size=len(dataset.records),
+            rows=np.arange(len(dataset.records)),
+            prefetch=1,
+            cache=False,
+        ).batches()
+        (batch,) = batches
+        images = normalize_images(batch["images"])
+        tiles = images.reshape(-1, 2, 16, 2, 16, 3).swapaxes(2, 3).reshape(-1, 16, 16, 3)
+        of_tiles = small.clone(num_classes=0).apply({"params": params}, tiles)
+        means = np.asarray(of_tiles).reshape(len(images), 4, -1).mean(axis=1)
+        features = np.asarray(large.clone(num_classes=0).apply({"params": resized}, images))
+        np.testing.assert_allclose(features, means, atol=1e-5, rtol=0)
+        probes.append((features, means, batch["labels"][:, 0]))
+    (train_large, train_mean, train_labels), (test_large, test_mean, test_labels) = probes
+    accuracies = [
+        few_shot_accuracy((train, train_labels), (test, test_labels), num_classes=10, shots=100)
+        for train, test in ((train_large, test_large), (train_mean, test_mean))
+    ]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.01)
+    assert 0.3 < accuracies[1] < 0.8  # from random features, where chance is 0.1

@@ -1,0 +1,410 @@
+"""Damaged checkpoints: each fault is noticed or harmless, and the run goes on, bit for bit."""
+
+import json
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from ml_collections import ConfigDict
+
+from mixer import train_log, train_loop
+from mixer.checkpoint import Checkpoints
+from mixer.checkpoint_step import read_checkpoint
+from mixer.checksum import array_checksums, json_checksum
+from mixer.config import ConfigReader
+from mixer.metrics import read_metrics
+
+ROOT = pathlib.Path(__file__).parent.parent
+OF_THE_CLOCK = ("images_per_second_per_core", "train_seconds", "core_days")
+
+pytestmark = [
+    # What Orbax leaves behind when it cannot read an array.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    # `arrays_of` leaves the choice of devices to Orbax.
+    pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning"),
+]
+
+Fault = Callable[[pathlib.Path, pathlib.Path], object]  # of a step, with the step before at hand
+
+
+def small_state(offset: int) -> dict:
+    return {
+        "params": {"kernel": jnp.arange(600.0).reshape(20, 30) + offset, "bias": jnp.ones(30)},
+        "averaged_params": None,
+        "step": jnp.int32(offset),
+    }
+
+
+ABSTRACT = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), small_state(0)
+)
+
+
+@pytest.fixture(scope="module")
+def three_steps(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("three_steps")
+    with Checkpoints(folder, keep=3) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, small_state(step), {"config": {"seed": 0}})
+    return folder
+
+
+@pytest.fixture
+def folder(three_steps, tmp_path) -> pathlib.Path:
+    """A folder of the checkpoints 1, 2 and 3."""
+    return shutil.copytree(three_steps, tmp_path / "checkpoints")
+
+
+def restore(folder: pathlib.Path, check=lambda step, meta: None):
+    with Checkpoints(folder, keep=3) as checkpoints:
+        return checkpoints.restore_newest(ABSTRACT, check)
+
+
+def edit_meta(step: pathlib.Path, *, seal: bool = False, **changes: object) -> None:
+    path = step / "meta" / "metadata"
+    meta = json.loads(path.read_text()) | changes
+    if seal:
+        del meta["sha256"]
+        meta["sha256"] = json_checksum(meta)
+    path.write_text(json.dumps(meta))
+
+
+def replace_state(step: pathlib.Path, change: Callable[[np.ndarray], object]) -> None:
+    """Writes the arrays anew with other kernels: a fault that Orbax cannot see."""
+    state = small_state(int(step.name))
+    state["params"]["kernel"] = jnp.asarray(change(np.array(state["params"]["kernel"])))
+    shutil.rmtree(step / "state")
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(step / "state", state)
+
+
+def flip_one_bit(kernel: np.ndarray) -> np.ndarray:
+    kernel.view(np.uint32)[7, 11] ^= 1
+    return kernel
+
+
+def swap_two(kernel: np.ndarray) -> np.ndarray:
+    kernel[[3, 4]] = kernel[[4, 3]]
+    return kernel
+
+
+def to_bfloat16(kernel: np.ndarray) -> np.ndarray:
+    return kernel.astype(jnp.bfloat16)
+
+
+def truncate(path: pathlib.Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def largest_file(folder: pathlib.Path) -> pathlib.Path:
+    return max(files_of(folder), key=lambda path: path.stat().st_size)
+
+
+def files_of(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def put(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Puts a copy of a file or folder in the place of another."""
+    if target.is_dir():
+        shutil.rmtree(target)
+        shutil.copytree(source, target)
+    else:
+        shutil.copy(source, target)
+
+
+# name -> what is wrong, as the folder is called then, and the fault
+FAULTS: dict[str, tuple[str, Fault]] = {
+    "one bit": ("checksum", lambda step, old: replace_state(step, flip_one_bit)),
+    "two rows swapped": ("checksum", lambda step, old: replace_state(step, swap_two)),
+    "saved in bfloat16": ("checksum", lambda step, old: replace_state(step, to_bfloat16)),
+    "another shape": ("arrays", lambda step, old: replace_state(step, lambda x: x[:10])),
+    "arrays of another step": ("checksum", lambda step, old: put(old / "state", step / "state")),
+    "truncated array": ("arrays", lambda step, old: truncate(largest_data(step))),
+    "no arrays": ("arrays", lambda step, old: shutil.rmtree(step / "state")),
+    "no meta": ("metadata", lambda step, old: shutil.rmtree(step / "meta")),
+    "half of meta": ("metadata", lambda step, old: truncate(step / "meta" / "metadata")),
+    "meta is a list": ("metadata", lambda step, old: (step / "meta/metadata").write_text("[1]")),
+    "changed meta": ("metadata", lambda step, old: edit_meta(step, config={"seed": 1})),
+    "meta of another step": ("metadata", lambda step, old: put(old / "meta", step / "meta")),
+    "another step": ("metadata", lambda step, old: put(old, step)),
+}
+
+
+def largest_data(step: pathlib.Path) -> pathlib.Path:
+    return largest_file(step / "state" / "d")
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(folder, name, capsys):
+    reason, fault = FAULTS[name]
+    fault(folder / "3", folder / "1")
+    capsys.readouterr()
+    with Checkpoints(folder, keep=3) as checkpoints:
+        restored = checkpoints.restore_newest(ABSTRACT, lambda step, meta: None)
+        assert restored.step == 2
+        assert array_checksums(restored.state) == array_checksums(small_state(2))
+        aside = folder / f"3.damaged-{reason}"
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"Checkpoint 3 is damaged: {reason}: ")
+        assert shown.endswith(f"It is {aside} now.\n")
+        assert aside.is_dir()
+        checkpoints.save(3, small_state(3), {})  # the step comes again
+    assert restore(folder).step == 3
+    fault(folder / "3", folder / "1")
+    assert restore(folder).step == 2
+    assert (folder / f"3.damaged-{reason}-2").is_dir()
+
+
+@pytest.mark.parametrize(
+    "name", ["_CHECKPOINT_METADATA", "state/_sharding", "state/array_metadatas", "meta/commit*"]
+)
+def test_what_orbax_does_not_need_is_not_missed(folder, name):
+    for path in [*(folder / "3").glob(name)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    restored = restore(folder)
+    assert restored.step == 3
+    assert array_checksums(restored.state) == array_checksums(small_state(3))
+
+
+def test_without_a_sound_checkpoint_there_is_an_error_and_nothing_is_moved(folder):
+    truncate(folder / "1" / "meta" / "metadata")
+    shutil.rmtree(folder / "2" / "state")
+    replace_state(folder / "3", flip_one_bit)
+    names = sorted(path.name for path in folder.iterdir())
+    message = (
+        r"(?s)is sound:\n  3: checksum: .*params/kernel.*\n  2: arrays: .*\n  1: metadata: .*anew"
+    )
+    for _ in range(2):  # also the second time
+        with pytest.raises(ValueError, match=message):
+            restore(folder)
+        assert sorted(path.name for path in folder.iterdir()) == names
+    for step in (1, 2):
+        shutil.rmtree(folder / str(step))
+    (folder / "3").rename(folder / "3.damaged-checksum")
+    with pytest.raises(ValueError, match=r"is sound:\n  3.damaged-checksum\n"):
+        restore(folder)
+
+
+def test_what_is_refused_is_not_damaged_and_not_skipped(folder):
+    def refuse(step: int, meta: dict) -> None:
+        raise ValueError(f"not {step} of {meta['config']}")
+
+    replace_state(folder / "3", flip_one_bit)
+    with pytest.raises(ValueError, match="not 3 of {'seed': 0}"):
+        restore(folder, refuse)
+    shutil.rmtree(folder / "3")
+    with pytest.raises(ValueError, match="not 2 of {'seed': 0}"):
+        restore(folder, refuse)
+    edit_meta(folder / "2", schema=2, seal=True)
+    with pytest.raises(ValueError, match="schema 1 in .*/2; got schema 2. Use the version"):
+        restore(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
+
+
+def test_other_types_shapes_and_names_are_refused_with_the_difference(folder):
+    wanted = {
+        "params": {
+            "kernel": jax.ShapeDtypeStruct((20, 31), jnp.float32),
+            "scale": jax.ShapeDtypeStruct((30,), jnp.float32),
+        },
+        "averaged_params": None,
+        "step": jax.ShapeDtypeStruct((), jnp.bfloat16),  # Orbax would convert
+    }
+    lines = [
+        "step 3 does not fit .* (4 arrays):",
+        "  params/bias: float32[30] saved, nothing needed",
+        "  params/kernel: float32[20, 30] saved, float32[20, 31] needed",
+        "  params/scale: nothing saved, float32[30] needed",
+        "  step: int32[] saved, bfloat16[] needed\n",
+    ]
+    message = re.escape("\n".join(lines)).replace(re.escape(".*"), ".*")
+    with Checkpoints(folder, keep=3) as checkpoints, pytest.raises(ValueError, match=message):
+        checkpoints.restore_newest(wanted, lambda step, meta: None)
+
+
+def test_damaged_parameters_are_not_used_as_weights(folder):
+    params, meta = read_checkpoint(folder / "3")
+    assert params["kernel"][0, 0] == 3
+    assert meta["step"] == 3
+    replace_state(folder / "3", flip_one_bit)
+    with pytest.raises(ValueError, match="checkpoints/3 is damaged: checksum: .* params/kernel"):
+        read_checkpoint(folder / "3")
+    truncate(largest_data(folder / "2"))
+    with pytest.raises(ValueError, match="checkpoints/2 is damaged: arrays: "):
+        read_checkpoint(folder / "2")
+
+
+# The loop as a whole: 15 steps with a checkpoint every 5.
+
+
+@pytest.fixture(scope="module")
+def parts_built_once() -> Iterator[None]:
+    """Lets the runs of this file share what does not depend on checkpoints."""
+
+    def once(function: Callable) -> Callable:
+        results: list[Any] = []
+
+        def first_result(*args: object, **kwargs: object) -> object:
+            if not results:
+                results.append(function(*args, **kwargs))
+            return results[0]
+
+        return first_result
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("build_data", "build_training", "_compile"):
+            patch.setattr(train_loop, name, once(getattr(train_loop, name)))
+        patch.setattr(ConfigReader, "check_all_read", lambda cfg: None)
+        for name in ("draw_images", "draw_curves"):
+            patch.setattr(train_log, name, lambda *args: None)
+        yield
+
+
+@pytest.fixture
+def config(digits_config, parts_built_once) -> ConfigDict:
+    digits_config.num_epochs = 15 * 64 / 1433
+    digits_config.eval_every = 15
+    digits_config.checkpoint_every = 5
+    digits_config.keep_checkpoints = 3
+    return digits_config
+
+
+@pytest.fixture
+def whole(config, tmp_path) -> pathlib.Path:
+    """The workdir of an undisturbed run."""
+    train_loop.train(config, tmp_path / "whole")
+    return tmp_path / "whole"
+
+
+def interrupted(whole: pathlib.Path, name: str = "interrupted") -> pathlib.Path:
+    """Returns a copy of the workdir as it was after 10 steps."""
+    copy = whole.parent / name
+    if copy.exists():
+        shutil.rmtree(copy)
+    shutil.copytree(whole, copy)
+    shutil.rmtree(copy / "checkpoints" / "15")
+    return copy
+
+
+def lines_of(workdir: pathlib.Path) -> list[dict[str, float]]:
+    return [
+        {key: value for key, value in line.items() if key not in OF_THE_CLOCK}
+        for line in read_metrics(workdir)
+    ]
+
+
+def arrays_of(step: pathlib.Path) -> dict[str, bytes]:
+    """Returns the bits of each array of a checkpoint, read by Orbax alone."""
+    tree = ocp.PyTreeCheckpointer().restore(step / "state")
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf).tobytes()
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def steps_of(workdir: pathlib.Path) -> list[str]:
+    return sorted(path.name for path in (workdir / "checkpoints").iterdir())
+
+
+def test_a_run_goes_on_from_the_newest_sound_step_with_the_bits_of_an_undisturbed_one(
+    config, whole, capsys
+):
+    workdir = interrupted(whole)
+    put(workdir / "checkpoints" / "5" / "state", workdir / "checkpoints" / "10" / "state")
+    capsys.readouterr()
+    train_loop.train(config, workdir)
+    shown = capsys.readouterr().out
+    assert "Checkpoint 10 is damaged: checksum: the bits of step, params/MixerBlock_0/" in shown
+    assert f"Resuming {workdir} at step 5." in shown
+    assert steps_of(workdir) == ["10", "10.damaged-checksum", "15", "5"]
+    assert lines_of(workdir) == lines_of(whole)
+    for step in ("10", "15"):
+        first, second = (arrays_of(path / "checkpoints" / step) for path in (whole, workdir))
+        assert len(first) > 50
+        assert first == second
+
+
+def test_the_config_of_the_step_that_is_restored_counts(config, whole):
+    workdir = interrupted(whole)
+    edit_meta(workdir / "checkpoints" / "10", config={})
+    config.optimizer.learning_rate = 1e-4
+    with pytest.raises(
+        ValueError, match="of step 5 was .*\n  optimizer.learning_rate: 0.003 before"
+    ):
+        train_loop.train(config, workdir)
+    assert steps_of(workdir) == ["10", "5"]
+    train_loop.train(config, workdir, allow_config_change=True)
+    assert steps_of(workdir) == ["10", "10.damaged-metadata", "15", "5"]
+
+
+def fail_saves(monkeypatch, *steps: int) -> None:
+    save, failed = ocp.CheckpointManager.save, []
+
+    def fail_once(manager, step, **kwargs):
+        if step in steps and step not in failed:
+            failed.append(step)
+            raise OSError(28, "No space left on device")
+        return save(manager, step, **kwargs)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", fail_once)
+
+
+def test_a_failed_save_is_tried_again_with_the_next_step(config, whole, monkeypatch, capsys):
+    fail_saves(monkeypatch, 10, 15)
+    workdir = whole.parent / "again"
+    train_loop.train(config, workdir)
+    shown = capsys.readouterr().out
+    for step, then in ((10, 11), (15, 15)):
+        assert (
+            f"The checkpoint {workdir}/checkpoints/{step} could not be written: [Errno 28] No "
+            f"space left on device\nTrying once more, with step {then}.\n"
+        ) in shown
+    assert steps_of(workdir) == ["11", "15", "5"]
+    assert lines_of(workdir) == lines_of(whole)
+    final = [arrays_of(path / "checkpoints" / "15") for path in (whole, workdir)]
+    assert final[0] == final[1]
+
+
+def test_a_save_that_fails_twice_ends_the_run(config, monkeypatch, tmp_path):
+    fail_saves(monkeypatch, 10, 11)
+    with pytest.raises(OSError, match="checkpoints/11 could not .*No space(?s:.*) there: 5. Once"):
+        train_loop.train(config, tmp_path)
+    assert steps_of(tmp_path) == ["5"]
+
+
+def test_the_best_step_stays_and_is_named(config, whole, monkeypatch, capsys, tmp_path):
+    accuracies = iter((0.5, 0.7, 0.6, 0.7, 0.1, 0.2, 0.3, 0.4))
+    evaluate = lambda *args: {"top1": next(accuracies), "loss": 1.0, "count": 364}  # noqa: E731
+    monkeypatch.setattr(train_loop, "evaluate", evaluate)
+    config.eval_every, config.checkpoint_every, config.keep_checkpoints = 2, 2, 1
+    config.keep_every, config.best_by = 6, "test/top1"
+    workdir = tmp_path / "best"
+    train_loop.train(config, workdir)
+    assert steps_of(workdir) == ["12", "15", "6", "8"]
+    named = f"  best         {workdir}/checkpoints/8, by test/top1\n"
+    assert capsys.readouterr().out.endswith(named)
+    train_loop.train(config, workdir)
+    assert capsys.readouterr().out.endswith(named)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("keep_every", 7, "keep_every to be 0 or a multiple of checkpoint_every .5.; got 7"),
+        ("keep_every", -5, "keep_every to be 0 or .* got -5"),
+        ("best_by", "test/loss", "Unknown score best_by 'test/loss'.* one of: test/top1"),
+    ],
+)
+def test_bad_values_are_refused(config, key, value, message, tmp_path):
+    config[key] = value
+    with pytest.raises(ValueError, match=message):
+        train_loop.train(config, tmp_path / "workdir")
+    assert not (tmp_path / "workdir").exists()

@@ -1,0 +1,190 @@
+"""The catalogue agrees with the model; its files are found, or an error says where to put them."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Iterator
+
+import flax
+import jax
+import jax.numpy as jnp
+import pytest
+from file_server import FileServer
+
+from mixer.models.mixer import VARIANTS, MlpMixer
+from mixer.weights.catalogue import CATALOGUE, fetch, overview
+
+NAME = "imagenet21k/Mixer-B_16"
+PLACE = "mixer_models/imagenet21k/Mixer-B_16.npz"
+CONTENT = bytes(range(256)) * 4096  # 1 MiB
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """A server in place of the one that publishes `NAME`."""
+    server = FileServer(CONTENT)
+    entry = dataclasses.replace(
+        CATALOGUE[NAME],
+        url=f"{server.url}/{PLACE}",
+        mebibytes=1.0,
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
+    )
+    monkeypatch.setitem(CATALOGUE, NAME, entry)
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """The cache, empty, with no other folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("MIXER_WEIGHTS", raising=False)
+    return tmp_path / "cache" / "mixer" / "weights"
+
+
+def put(path: pathlib.Path, content: bytes = CONTENT) -> pathlib.Path:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("name", [name for name in CATALOGUE if not name.startswith("timm/")])
+def test_published_sizes_are_those_of_the_models_parameters_in_a_zip_file(name):
+    entry = CATALOGUE[name]
+    size_8 = VARIANTS["S/16"] | {"patch_size": 8}
+    sizes = size_8 if entry.variant == "S/8" else VARIANTS[entry.variant]
+    model = MlpMixer(num_classes=entry.num_classes, **sizes)
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    arrays = flax.traverse_util.flatten_dict(params, sep="/")
+    num_bytes = sum(4 * array.size for array in arrays.values())
+    assert num_bytes < entry.mebibytes * 2**20 < 1.01 * num_bytes
+    # Of each array: headers of 30 and 46 bytes with its name, and its own of 128; 22 at the end.
+    headers = sum(30 + 46 + 2 * len(f"{key}.npy") + 128 for key in arrays) + 22
+    assert round((num_bytes + headers) / 2**20, 2) == entry.mebibytes
+
+
+def test_the_catalogue():
+    assert len(CATALOGUE) == 11 + 6
+    assert len({entry.relative_path for entry in CATALOGUE.values()}) == len(CATALOGUE)
+    assert CATALOGUE["gsam/Mixer-S_8"].variant == "S/8"
+    assert CATALOGUE[NAME].url == f"https://storage.googleapis.com/{PLACE}"
+    timm = CATALOGUE["timm/mixer_l16_224.goog_in21k"]
+    assert timm.url == (
+        "https://huggingface.co/timm/mixer_l16_224.goog_in21k/resolve/main/model.safetensors"
+    )
+    for name, entry in CATALOGUE.items():
+        pytorch = "miil" in name
+        assert entry.gelu_approximate is not pytorch
+        assert entry.input_range == ((0, 1) if pytorch else (-1, 1))
+        assert entry.variant in (*VARIANTS, "S/8")
+        assert entry.num_classes in (1000, 11_221, 21_843)
+        assert (entry.top1 is None) == (entry.protocol is None)
+    for size in ("B", "L"):  # timm's name says otherwise
+        ours, theirs = (
+            f"imagenet1k/Mixer-{size}_16",
+            f"mixer_{size.lower()}16_224.goog_in21k_ft_in1k",
+        )
+        assert CATALOGUE[ours].top1 == CATALOGUE[f"timm/{theirs}"].top1
+
+
+def test_a_table_for_people():
+    head, *lines, foot = overview().splitlines()
+    assert head.split() == ["name", "MiB", "trained", "on", "classes", "top-1"]
+    assert lines[2].split() == [NAME, "289.61", "ImageNet-21k", "21,843", "-"]
+    assert lines[-2].split()[-2:] == ["1,000", "82.314"]
+    assert len(lines) == len(CATALOGUE)
+    assert {len(line) for line in (head, *lines)} == {len(head)}
+    assert max(len(head), len(foot)) <= 100
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="Did you mean 'imagenet21k/Mixer-B_16'"):
+        fetch("imagenet21k/Mixer-B16")
+
+
+def test_a_file_is_downloaded_once(server, cache):
+    path = fetch(NAME)
+    assert path == cache / PLACE
+    assert path.read_bytes() == CONTENT
+    assert fetch(NAME) == path
+    assert len(server.ranges) == 1
+
+
+def test_the_cache_is_in_the_home_folder(server, tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert fetch(NAME) == tmp_path / ".cache/mixer/weights" / PLACE
+
+
+def test_the_given_folder_comes_first_and_needs_no_network(server, cache, tmp_path, monkeypatch):
+    put(cache / PLACE)
+    given = put(tmp_path / "given" / PLACE)
+    monkeypatch.setenv("MIXER_WEIGHTS", str(tmp_path / "given"))
+    assert fetch(NAME) == given
+    given.unlink()
+    assert fetch(NAME) == cache / PLACE
+    assert server.ranges == []
+
+
+def test_a_given_folder_that_is_none_is_an_error(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("MIXER_WEIGHTS", str(tmp_path / "typo"))
+    with pytest.raises(ValueError, match="Expected a folder in MIXER_WEIGHTS; got '.*typo'"):
+        fetch(NAME)
+
+
+def test_a_file_of_another_size_is_not_taken(server, cache):
+    path = put(cache / PLACE, CONTENT[: 2**19])
+    with pytest.raises(ValueError, match="Remove it") as raised:
+        fetch(NAME)
+    assert str(raised.value) == (
+        f"{path} is not {NAME}. Expected a file of 1.0 MiB; got 0.50 MiB. Remove it."
+    )
+
+
+def test_a_file_with_another_checksum_is_not_taken(server, cache):
+    server.content = CONTENT[::-1]
+    with pytest.raises(ValueError, match="Expected a file with the SHA-256"):
+        fetch(NAME)
+    assert not (cache / PLACE).exists()
+
+
+def test_a_missing_file_says_where_to_put_it(server, cache):
+    server.status = 404
+    with pytest.raises(ValueError, match="Cannot download") as raised:
+        fetch(NAME)
+    assert (
+        str(raised.value)
+        == f"""\
+Cannot download {NAME} from
+  {server.url}/{PLACE}
+The server answers 404 Not Found.
+To do without this download, get the file in another way and put it to
+  {cache / PLACE}
+or, with MIXER_WEIGHTS=DIR in the environment, to
+  DIR/{PLACE}"""
+    )
+
+
+def test_without_a_network_it_says_where_to_put_it(server, cache, tmp_path, monkeypatch):
+    url = CATALOGUE[NAME].url.replace(server.url, "http://127.0.0.1:1")
+    monkeypatch.setitem(CATALOGUE, NAME, dataclasses.replace(CATALOGUE[NAME], url=url))
+    monkeypatch.setenv("MIXER_WEIGHTS", str(tmp_path))
+    with pytest.raises(ValueError, match="Cannot download") as raised:
+        fetch(NAME)
+    lines = str(raised.value).splitlines()
+    assert lines[1] == f"  http://127.0.0.1:1/{PLACE}"
+    assert "Connection refused" in lines[2]
+    assert lines[3] == "Run it again to go on where it broke off."
+    assert lines[5] == f"  {cache / PLACE}"
+    assert lines[6] == f"or, with MIXER_WEIGHTS={tmp_path} in the environment, to"
+    assert lines[7] == f"  {tmp_path / PLACE}"
+
+
+def test_a_broken_download_goes_on(server, cache):
+    server.cuts = [2**19]
+    with pytest.raises(ValueError, match="Run it again to go on where it broke off"):
+        fetch(NAME)
+    assert not (cache / PLACE).exists()
+    assert fetch(NAME).read_bytes() == CONTENT
+    assert server.ranges[1].startswith("bytes=")

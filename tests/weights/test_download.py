@@ -1,0 +1,215 @@
+"""Downloads from a server on this machine: whole, broken off, resumed, refused, two at once."""
+
+import fcntl
+import hashlib
+import pathlib
+import resource
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import rich.console
+from file_server import FileServer
+
+from mixer.weights import download as download_module
+from mixer.weights.download import check_size, download
+
+CONTENT = np.random.default_rng(0).bytes(2**20)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+PAGE = "text/html; charset=utf-8"
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    server = FileServer(CONTENT)
+    yield server
+    server.may_answer.set()
+    server.close()
+
+
+@pytest.fixture
+def path(tmp_path: pathlib.Path) -> pathlib.Path:
+    return tmp_path / "cache" / "weights.npz"
+
+
+@pytest.fixture
+def half(server: FileServer, path: pathlib.Path) -> pathlib.Path:
+    """What a download that broke off has left."""
+    server.cuts = [2**19]
+    with pytest.raises(OSError, match=r"524288 bytes read, 524288 more expected"):
+        download(server.url, path)
+    assert [p.name for p in path.parent.iterdir()] == ["weights.npz.part"]
+    part = path.with_name("weights.npz.part")
+    assert part.stat().st_size >= 2**18
+    assert CONTENT.startswith(part.read_bytes())
+    return part
+
+
+def assert_whole(path: pathlib.Path, content: bytes = CONTENT) -> None:
+    assert path.read_bytes() == content
+    line = f"{hashlib.sha256(content).hexdigest()}  weights.npz\n"
+    assert path.with_name("weights.npz.sha256").read_text() == line
+    assert len(list(path.parent.iterdir())) == 2
+
+
+def test_a_file_is_downloaded_and_its_checksum_written(server, path):
+    download(server.url, path, mebibytes=1.0, sha256=SHA256)
+    assert_whole(path)
+    assert server.ranges == [None]
+
+
+def test_a_broken_download_goes_on_where_it_broke_off(server, path, half):
+    size = half.stat().st_size
+    download(server.url, path, mebibytes=1.0, sha256=SHA256)
+    assert_whole(path)
+    assert server.ranges == [None, f"bytes={size}-"]
+
+
+def test_without_ranges_it_starts_anew(server, path, half):
+    server.sends_ranges = False
+    download(server.url, path)
+    assert_whole(path)
+
+
+def test_a_file_published_anew_is_not_mixed_with_the_old_one(server, path, half):
+    server.content, server.modified = CONTENT[::-1], time.time() + 3600
+    download(server.url, path)
+    assert_whole(path, CONTENT[::-1])
+
+
+def test_other_bytes_than_asked_for_are_not_taken(server, path, half):
+    server.sends_wrong_range = True
+    with pytest.raises(ValueError, match="other bytes than the 1,048,576 that it promised"):
+        download(server.url, path)
+    assert half.stat().st_size == 0
+    download(server.url, path)
+    assert_whole(path)
+
+
+def test_more_than_the_whole_file_is_written_anew(server, path, half):
+    half.write_bytes(CONTENT + b"more")
+    download(server.url, path)
+    assert_whole(path)
+
+
+def test_a_wrong_checksum_leaves_nothing_behind(server, path):
+    with pytest.raises(ValueError, match=f"Expected a file with the SHA-256 0+; got {SHA256}"):
+        download(server.url, path, sha256=64 * "0")
+    assert not path.exists()
+    assert path.with_name("weights.npz.part").stat().st_size == 0
+    download(server.url, path, sha256=SHA256)
+    assert_whole(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"status": 404}, "answers 404 Not Found"),
+        ({"status": 403}, "answers 403 Forbidden"),
+        ({"status": 503}, "answers 503"),
+        ({"content": CONTENT[:-20_000]}, r"Expected a file of 1.0 MiB; got 0.98 MiB"),
+        ({"content_type": PAGE}, "a web page. Is there a log-in"),
+        ({"sends_length": False}, "does not say how long the file is"),
+    ],
+)
+def test_another_answer_than_the_file_is_refused(server, path, changes, message):
+    for name, value in changes.items():
+        setattr(server, name, value)
+    with pytest.raises(ValueError, match=message):
+        download(server.url, path, mebibytes=1.0)
+    assert [p.stat().st_size for p in path.parent.iterdir()] == [0]
+
+
+def test_a_refusal_keeps_what_has_arrived(server, path, half):
+    server.status, before = 503, half.read_bytes()
+    with pytest.raises(ValueError, match="answers 503"):
+        download(server.url, path)
+    assert half.read_bytes() == before
+
+
+def test_too_little_room_is_seen_before_the_first_byte(server, path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 2**19))
+    with pytest.raises(ValueError, match=r"Expected 1.0 MiB free at .*; got 0.5 MiB. Free some"):
+        download(server.url, path)
+    assert not path.exists()
+
+
+def test_a_write_that_fails_leaves_no_file(server, path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            download(server.url, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not path.exists()
+    download(server.url, path, sha256=SHA256)
+    assert_whole(path)
+
+
+@pytest.mark.parametrize("first_breaks_off", [False, True])
+def test_of_two_at_once_the_second_waits(server, path, capfd, first_breaks_off):
+    server.cuts = [2**19] if first_breaks_off else []
+    server.may_answer.clear()
+    errors = []
+
+    def run() -> None:
+        try:
+            download(server.url, path, sha256=SHA256)
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    said = ""
+    while "Waiting for the process that writes" not in said:
+        said += capfd.readouterr().err
+        time.sleep(0.01)
+    server.may_answer.set()
+    for thread in threads:
+        thread.join()
+    assert_whole(path)
+    assert len(errors) == first_breaks_off
+    assert len(server.ranges) == 1 + first_breaks_off
+    assert server.ranges[0] is None
+
+
+def test_a_file_that_another_process_brought_is_not_downloaded_again(server, path):
+    path.parent.mkdir()
+    part = path.with_name("weights.npz.part")
+    thread = threading.Thread(target=download, args=(server.url, path))
+    with part.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        thread.start()
+        path.write_bytes(CONTENT)
+    thread.join()
+    assert server.ranges == []
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_lines_without_a_terminal(server, path, capfd, monkeypatch):
+    monkeypatch.setattr(download_module, "_SECONDS_PER_LINE", 0.0)
+    download(server.url, path)
+    out, err = capfd.readouterr()
+    assert not out  # which may be somebody's JSON
+    lines = [f"  {quarter / 4:.1f} of 1.0 MiB" for quarter in (1, 2, 3, 4)]
+    assert err.splitlines() == [f"Downloading {server.url} (1.00 MiB)", *lines]
+
+
+def test_a_bar_on_a_terminal(server, path, capfd, monkeypatch):
+    monkeypatch.setattr(rich.console.Console, "is_terminal", True)
+    monkeypatch.setenv("TERM", "xterm")
+    download(server.url, path)
+    assert "1.0/1.0 MiB" in capfd.readouterr().err
+
+
+def test_a_size_agrees_as_far_as_two_decimals_tell():
+    check_size(1, None)
+    check_size(239_564_448, 228.47)  # 228.4665
+    for size, found in ((239_564_448 - 2_000, "228.46"), (239_564_448 + 10_000, "228.48")):
+        with pytest.raises(ValueError, match=f"Expected a file of 228.47 MiB; got {found} MiB"):
+            check_size(size, 228.47)
