@@ -1,35 +1,26 @@
-"""Damaged checkpoints: each fault is noticed or harmless, and the run goes on, bit for bit."""
+"""Damaged checkpoints: which are noticed, moved aside, refused; which one is used instead."""
 
 import json
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from ml_collections import ConfigDict
 
-from mixer import train_log, train_loop
 from mixer.checkpoint import Checkpoints
 from mixer.checkpoint_step import read_checkpoint
 from mixer.checksum import array_checksums, json_checksum
-from mixer.config import ConfigReader
-from mixer.metrics import read_metrics
 
 ROOT = pathlib.Path(__file__).parent.parent
 OF_THE_CLOCK = ("images_per_second_per_core", "train_seconds", "core_days")
 
-pytestmark = [
-    # What Orbax leaves behind when it cannot read an array.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    # `arrays_of` leaves the choice of devices to Orbax.
-    pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning"),
-]
+# What Orbax leaves behind when it cannot read an array.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 Fault = Callable[[pathlib.Path, pathlib.Path], object]  # of a step, with the step before at hand
 
@@ -240,171 +231,3 @@ def test_damaged_parameters_are_not_used_as_weights(folder):
     truncate(largest_data(folder / "2"))
     with pytest.raises(ValueError, match="checkpoints/2 is damaged: arrays: "):
         read_checkpoint(folder / "2")
-
-
-# The loop as a whole: 15 steps with a checkpoint every 5.
-
-
-@pytest.fixture(scope="module")
-def parts_built_once() -> Iterator[None]:
-    """Lets the runs of this file share what does not depend on checkpoints."""
-
-    def once(function: Callable) -> Callable:
-        results: list[Any] = []
-
-        def first_result(*args: object, **kwargs: object) -> object:
-            if not results:
-                results.append(function(*args, **kwargs))
-            return results[0]
-
-        return first_result
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("build_data", "build_training", "_compile"):
-            patch.setattr(train_loop, name, once(getattr(train_loop, name)))
-        patch.setattr(ConfigReader, "check_all_read", lambda cfg: None)
-        for name in ("draw_images", "draw_curves"):
-            patch.setattr(train_log, name, lambda *args: None)
-        yield
-
-
-@pytest.fixture
-def config(digits_config, parts_built_once) -> ConfigDict:
-    digits_config.num_epochs = 15 * 64 / 1433
-    digits_config.eval_every = 15
-    digits_config.checkpoint_every = 5
-    digits_config.keep_checkpoints = 3
-    return digits_config
-
-
-@pytest.fixture
-def whole(config, tmp_path) -> pathlib.Path:
-    """The workdir of an undisturbed run."""
-    train_loop.train(config, tmp_path / "whole")
-    return tmp_path / "whole"
-
-
-def interrupted(whole: pathlib.Path, name: str = "interrupted") -> pathlib.Path:
-    """Returns a copy of the workdir as it was after 10 steps."""
-    copy = whole.parent / name
-    if copy.exists():
-        shutil.rmtree(copy)
-    shutil.copytree(whole, copy)
-    shutil.rmtree(copy / "checkpoints" / "15")
-    return copy
-
-
-def lines_of(workdir: pathlib.Path) -> list[dict[str, float]]:
-    return [
-        {key: value for key, value in line.items() if key not in OF_THE_CLOCK}
-        for line in read_metrics(workdir)
-    ]
-
-
-def arrays_of(step: pathlib.Path) -> dict[str, bytes]:
-    """Returns the bits of each array of a checkpoint, read by Orbax alone."""
-    tree = ocp.PyTreeCheckpointer().restore(step / "state")
-    return {
-        jax.tree_util.keystr(path): np.asarray(leaf).tobytes()
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
-
-
-def steps_of(workdir: pathlib.Path) -> list[str]:
-    return sorted(path.name for path in (workdir / "checkpoints").iterdir())
-
-
-def test_a_run_goes_on_from_the_newest_sound_step_with_the_bits_of_an_undisturbed_one(
-    config, whole, capsys
-):
-    workdir = interrupted(whole)
-    put(workdir / "checkpoints" / "5" / "state", workdir / "checkpoints" / "10" / "state")
-    capsys.readouterr()
-    train_loop.train(config, workdir)
-    shown = capsys.readouterr().out
-    assert "Checkpoint 10 is damaged: checksum: the bits of step, params/MixerBlock_0/" in shown
-    assert f"Resuming {workdir} at step 5." in shown
-    assert steps_of(workdir) == ["10", "10.damaged-checksum", "15", "5"]
-    assert lines_of(workdir) == lines_of(whole)
-    for step in ("10", "15"):
-        first, second = (arrays_of(path / "checkpoints" / step) for path in (whole, workdir))
-        assert len(first) > 50
-        assert first == second
-
-
-def test_the_config_of_the_step_that_is_restored_counts(config, whole):
-    workdir = interrupted(whole)
-    edit_meta(workdir / "checkpoints" / "10", config={})
-    config.optimizer.learning_rate = 1e-4
-    with pytest.raises(
-        ValueError, match="of step 5 was .*\n  optimizer.learning_rate: 0.003 before"
-    ):
-        train_loop.train(config, workdir)
-    assert steps_of(workdir) == ["10", "5"]
-    train_loop.train(config, workdir, allow_config_change=True)
-    assert steps_of(workdir) == ["10", "10.damaged-metadata", "15", "5"]
-
-
-def fail_saves(monkeypatch, *steps: int) -> None:
-    save, failed = ocp.CheckpointManager.save, []
-
-    def fail_once(manager, step, **kwargs):
-        if step in steps and step not in failed:
-            failed.append(step)
-            raise OSError(28, "No space left on device")
-        return save(manager, step, **kwargs)
-
-    monkeypatch.setattr(ocp.CheckpointManager, "save", fail_once)
-
-
-def test_a_failed_save_is_tried_again_with_the_next_step(config, whole, monkeypatch, capsys):
-    fail_saves(monkeypatch, 10, 15)
-    workdir = whole.parent / "again"
-    train_loop.train(config, workdir)
-    shown = capsys.readouterr().out
-    for step, then in ((10, 11), (15, 15)):
-        assert (
-            f"The checkpoint {workdir}/checkpoints/{step} could not be written: [Errno 28] No "
-            f"space left on device\nTrying once more, with step {then}.\n"
-        ) in shown
-    assert steps_of(workdir) == ["11", "15", "5"]
-    assert lines_of(workdir) == lines_of(whole)
-    final = [arrays_of(path / "checkpoints" / "15") for path in (whole, workdir)]
-    assert final[0] == final[1]
-
-
-def test_a_save_that_fails_twice_ends_the_run(config, monkeypatch, tmp_path):
-    fail_saves(monkeypatch, 10, 11)
-    with pytest.raises(OSError, match="checkpoints/11 could not .*No space(?s:.*) there: 5. Once"):
-        train_loop.train(config, tmp_path)
-    assert steps_of(tmp_path) == ["5"]
-
-
-def test_the_best_step_stays_and_is_named(config, whole, monkeypatch, capsys, tmp_path):
-    accuracies = iter((0.5, 0.7, 0.6, 0.7, 0.1, 0.2, 0.3, 0.4))
-    evaluate = lambda *args: {"top1": next(accuracies), "loss": 1.0, "count": 364}  # noqa: E731
-    monkeypatch.setattr(train_loop, "evaluate", evaluate)
-    config.eval_every, config.checkpoint_every, config.keep_checkpoints = 2, 2, 1
-    config.keep_every, config.best_by = 6, "test/top1"
-    workdir = tmp_path / "best"
-    train_loop.train(config, workdir)
-    assert steps_of(workdir) == ["12", "15", "6", "8"]
-    named = f"  best         {workdir}/checkpoints/8, by test/top1\n"
-    assert capsys.readouterr().out.endswith(named)
-    train_loop.train(config, workdir)
-    assert capsys.readouterr().out.endswith(named)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("keep_every", 7, "keep_every to be 0 or a multiple of checkpoint_every .5.; got 7"),
-        ("keep_every", -5, "keep_every to be 0 or .* got -5"),
-        ("best_by", "test/loss", "Unknown score best_by 'test/loss'.* one of: test/top1"),
-    ],
-)
-def test_bad_values_are_refused(config, key, value, message, tmp_path):
-    config[key] = value
-    with pytest.raises(ValueError, match=message):
-        train_loop.train(config, tmp_path / "workdir")
-    assert not (tmp_path / "workdir").exists()
