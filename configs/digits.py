@@ -78,4 +78,5 @@ def get_config() -> ConfigDict:
     config.keep_checkpoints = 2
     config.keep_every = 0
     config.best_by = ""
+    config.watchdog_seconds = 600
     return config

@@ -151,4 +151,5 @@ def get_config(what: str = "B/16,cifar10") -> ConfigDict:
     config.keep_checkpoints = 2
     config.keep_every = 0
     config.best_by = "minival/top1"
+    config.watchdog_seconds = 1800
     return config

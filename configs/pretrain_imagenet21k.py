@@ -112,4 +112,5 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.keep_checkpoints = 2
     config.keep_every = 0
     config.best_by = ""
+    config.watchdog_seconds = 1800
     return config

@@ -31,6 +31,7 @@ _FREE_TO_CHANGE = frozenset(
         "mesh.fsdp",
         "model.remat",
         "prefetch",
+        "watchdog_seconds",
     }
 )
 

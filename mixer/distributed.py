@@ -6,6 +6,10 @@ On the workers of a Cloud TPU slice JAX finds the others by itself. Anywhere els
 
 import jax
 
+# So long after its last sign of life a process counts as lost, and the others end. So long, too, a
+# process that ends alone, with an error, waits for the others.
+_TIMEOUT_SECONDS = 60
+
 
 def start(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Joins the other processes of the run; must come before anything that asks for a device.
@@ -55,11 +59,15 @@ def _initialize(
     cluster_detection_method: str | None = None,
 ) -> None:
     """Starts JAX's coordination service and client: the one place for their settings."""
+    # Takes SIGTERM, which is mixer/preemption.py's.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         coordinator,
         num_processes,
         process_id,
         cluster_detection_method=cluster_detection_method,
+        heartbeat_timeout_seconds=_TIMEOUT_SECONDS,
+        shutdown_timeout_seconds=_TIMEOUT_SECONDS,
     )
 
 

@@ -1,10 +1,13 @@
 """Trains the model of a config: python -m mixer.main --config=FILE --workdir=DIR.
 
 Any key of the config can be overridden, for instance --config.batch_size=256. Run the same command
-again to resume. A config is a Python file and is executed: use only files that you trust.
+again to resume; SIGTERM or Ctrl-C saves the state and ends with exit code 0. A config is a Python
+file and is executed: use only files that you trust.
 """
 
 import os
+import sys
+import traceback
 
 from absl import app, flags, logging
 from etils import epath
@@ -30,6 +33,12 @@ _WORKDIR = flags.DEFINE_string(
 _ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "Resume although the config or the data differs from the run's."
 )
+_COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "mixer", "xla"),
+    "Folder, also in a bucket, for what was compiled, so that a resumed run need not compile again;"
+    ' "" keeps nothing.',
+)
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0, if several processes train. Not on Cloud TPU."
 )
@@ -43,15 +52,36 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # the libraries' own messages: --verbosity=0
     # After the flags, so that --help and typos answer at once.
+    import jax
+
     from mixer import distributed
+    from mixer.preemption import Preempted
     from mixer.train_loop import train
 
+    if _COMPILATION_CACHE.value:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(_COMPILATION_CACHE.value))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     distributed.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    train(
-        _CONFIG.value,
-        epath.Path(_WORKDIR.value or ""),
-        allow_config_change=_ALLOW_CONFIG_CHANGE.value,
-    )
+    try:
+        train(
+            _CONFIG.value,
+            epath.Path(_WORKDIR.value or ""),
+            allow_config_change=_ALLOW_CONFIG_CHANGE.value,
+        )
+    except Preempted:
+        jax.distributed.shutdown()
+        _end(0)  # a thread that still waits for data would hold up the end
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        _end(1)  # JAX would wait for the other processes, which wait for this one
+
+
+def _end(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

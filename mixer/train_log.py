@@ -51,6 +51,7 @@ class TrainLog:
         self._schedule = schedule
         self._pending: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         self._window: list[dict[str, float]] = saved.get("window", [])
+        self._evaluated_step = saved.get("evaluated_step", first_step)
         self._latest: dict[str, float] = {}
         for line in read_metrics(workdir, last_step=first_step):
             self._latest |= line
@@ -120,8 +121,13 @@ class TrainLog:
                 f"images, loss {result['loss']:.4f}"
             )
         self._write(step, scalars)
+        self._evaluated_step = step
         if self._active:
             draw_curves(self._workdir)
+
+    def is_evaluated(self, step: int) -> bool:
+        """Returns whether that step's evaluation is in the log; a stop may have cut it short."""
+        return self._evaluated_step == step
 
     def add_damage(self, step: int, damaged: list[str]) -> None:
         """Writes and shows which examples were replaced in the batch after step `step`."""
@@ -132,7 +138,11 @@ class TrainLog:
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of the log, as JSON can hold it."""
-        return {"window": self._window, **self._progress.state()}
+        return {
+            "window": self._window,
+            "evaluated_step": self._evaluated_step,
+            **self._progress.state(),
+        }
 
     def finish(self) -> dict[str, float]:
         """Shows the summary and returns the last value of each metric."""

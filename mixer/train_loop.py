@@ -9,14 +9,16 @@ from clu import parameter_overview
 from etils import epath
 from ml_collections import ConfigDict
 
-from mixer.build import Training, build_data, build_training
+from mixer.build import Data, Training, build_data, build_training
 from mixer.checkpoint import Checkpoints, newest_step
 from mixer.config import ConfigReader, differences, to_plain
 from mixer.evaluation.classification import evaluate
+from mixer.preemption import Preempted, Preemption
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows, to_global
 from mixer.suggestion import unknown_name
 from mixer.train_log import TrainLog
 from mixer.train_state import Params
+from mixer.watchdog import Watchdog
 from mixer.weights.restore import initial_params
 from mixer.workdir_lock import workdir_lock
 
@@ -26,9 +28,9 @@ def train(
 ) -> dict[str, float]:
     """Runs the config to its last step.
 
-    Starts from the newest checkpoint of the workdir, otherwise from the weights that `init_from`
-    names, otherwise from scratch. Returns the last value of each metric (`mixer/metrics.py` lists
-    them).
+    Starts from the newest sound checkpoint of the workdir, otherwise from the weights that
+    `init_from` names, otherwise from scratch. Returns the last value of each metric
+    (`mixer/metrics.py` lists them).
 
     Raises:
       ValueError: a config that cannot work, unread keys included, or one that differs from what
@@ -36,6 +38,8 @@ def train(
         Also, all checkpoints are damaged, or another run is at work in the workdir.
       FloatingPointError: loss or gradient became non-finite; nothing of that step is saved.
       OSError: a checkpoint could not be written, nor at the second try. Earlier ones are intact.
+      Preempted: SIGTERM or Ctrl-C asked to stop; every finished step is saved. A SystemExit with
+        code 0.
     """
     cfg = ConfigReader(config)
     mesh = create_mesh(**cfg.mesh)
@@ -45,18 +49,9 @@ def train(
     training = build_training(
         cfg, mesh, num_classes=data.num_classes, num_examples=data.num_examples
     )
-    for key in ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
-        if cfg[key] < 1:
-            raise ValueError(f"Expected {key} to be at least 1; got {cfg[key]}.")
-    if cfg.keep_every < 0 or cfg.keep_every % cfg.checkpoint_every:
-        raise ValueError(
-            f"Expected keep_every to be 0 or a multiple of checkpoint_every "
-            f"({cfg.checkpoint_every}); got {cfg.keep_every}."
-        )
-    best_by, scores = cfg.best_by, [f"{split}/top1" for split in data.eval_batches]
-    if best_by and best_by not in scores:
-        raise unknown_name("score best_by", best_by, scores)
-    replace_damaged, init_from = cfg.replace_damaged, cfg.init_from
+    _check_intervals(cfg, data)
+    watchdog = Watchdog(cfg.watchdog_seconds)
+    replace_damaged, best_by, init_from = cfg.replace_damaged, cfg.best_by, cfg.init_from
     cfg.check_all_read()
     meta: dict[str, Any] = {
         "config": to_plain(config),
@@ -72,6 +67,7 @@ def train(
     if init_from and newest_step(workdir / "checkpoints") is None:
         pretrained = initial_params(init_from, training.model, config.image_size)
     with (
+        Preemption(mesh) as preemption,
         workdir_lock(workdir),
         Checkpoints(
             workdir / "checkpoints",
@@ -79,6 +75,7 @@ def train(
             keep_every=cfg.keep_every,
             best_by=best_by,
         ) as checkpoints,
+        watchdog,
     ):
         restored = checkpoints.restore_newest(training.abstract_state, check_same_run)
         first_step, saved = (restored.step, restored.meta) if restored else (0, {})
@@ -101,8 +98,27 @@ def train(
                 origin = f"the weights {init_from}, with a fresh head" if pretrained else "scratch"
                 log.say(f"Starting {workdir} from {origin}.")
                 state = training.init_state(pretrained)
-            if first_step >= training.total_steps:
+            is_evaluated = log.is_evaluated(first_step)
+            if first_step >= training.total_steps and is_evaluated:
                 return _finish(log, checkpoints, best_by)
+
+            def is_due(step: int, every: int) -> bool:
+                return step == training.total_steps or step % every == 0
+
+            def evaluate_all(step: int) -> None:
+                with log.pause():
+                    results = {
+                        split: evaluate(
+                            training.eval_step,
+                            state.eval_params,
+                            watchdog.batches(preemption.batches(batches_of())),
+                            sharding,
+                        )
+                        for split, batches_of in data.eval_batches.items()
+                    }
+                    log.add_evaluations(step, results)
+                if best_by:
+                    checkpoints.score(step, results[best_by.removesuffix("/top1")]["top1"])
 
             def save(step: int) -> None:
                 with log.pause():  # a state that is not finite does not come past here
@@ -110,35 +126,58 @@ def train(
                         log.say(f"{failure}\nTrying once more, with step {step:,}.")
                     checkpoints.save(step, state, {**meta, "log": log.state()})
 
-            on_damage = log.add_damage if replace_damaged else None
-            batches = data.train_batches(first_step, on_damage)
-            first_batch = next(batches)
-            log.add_images(first_batch)
-            train_step = _compile(training, to_global(first_batch, sharding), log)
-            batches = itertools.chain([first_batch], batches)
+            saved_step = first_step
+            try:
+                on_damage = log.add_damage if replace_damaged else None
+                batches = preemption.batches(data.train_batches(first_step, on_damage))
+                first_batch = next(batches)
+                if not restored:
+                    log.add_images(first_batch)
+                train_step = _compile(training, to_global(first_batch, sharding), log)
+                preemption.check()
+                batches = itertools.chain([first_batch], batches)
 
-            log.start_clock()
-            for step in range(first_step + 1, training.total_steps + 1):
-                state, metrics = train_step(state, to_global(next(batches), sharding))
-                log.add(step, metrics)
-                is_last = step == training.total_steps
-                if is_last or step % cfg.eval_every == 0:
-                    with log.pause():
-                        results = {
-                            split: evaluate(
-                                training.eval_step, state.eval_params, batches_of(), sharding
-                            )
-                            for split, batches_of in data.eval_batches.items()
-                        }
-                        log.add_evaluations(step, results)
-                    if best_by:
-                        checkpoints.score(step, results[best_by.removesuffix("/top1")]["top1"])
-                if is_last or step % cfg.checkpoint_every == 0 or checkpoints.failed_save():
+                log.start_clock()
+                if is_due(first_step, cfg.eval_every) and not is_evaluated:
+                    evaluate_all(first_step)
+                for step in range(first_step + 1, training.total_steps + 1):
+                    state, metrics = train_step(state, to_global(next(batches), sharding))
+                    log.add(step, metrics)
+                    watchdog.beat()
+                    if is_due(step, cfg.eval_every):
+                        evaluate_all(step)
+                    if is_due(step, cfg.checkpoint_every) or checkpoints.failed_save():
+                        save(step)
+                        saved_step = step
+            except Preempted as preempted:
+                step = int(state.step)
+                is_new = step > saved_step
+                doing = (
+                    f"saving step {step:,}, then ending" if is_new else "nothing to save, ending"
+                )
+                log.say(f"{preempted.signal}: {doing}; run the same command to go on.")
+                if is_new or checkpoints.failed_save(wait=True):
                     save(step)
+                checkpoints.wait()
+                raise
             if checkpoints.failed_save(wait=True):
                 save(training.total_steps)
             checkpoints.wait()
             return _finish(log, checkpoints, best_by)
+
+
+def _check_intervals(cfg: ConfigReader, data: Data) -> None:
+    for key in ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
+        if cfg[key] < 1:
+            raise ValueError(f"Expected {key} to be at least 1; got {cfg[key]}.")
+    if cfg.keep_every < 0 or cfg.keep_every % cfg.checkpoint_every:
+        raise ValueError(
+            f"Expected keep_every to be 0 or a multiple of checkpoint_every "
+            f"({cfg.checkpoint_every}); got {cfg.keep_every}."
+        )
+    scores = [f"{split}/top1" for split in data.eval_batches]
+    if cfg.best_by and cfg.best_by not in scores:
+        raise unknown_name("score best_by", cfg.best_by, scores)
 
 
 def _finish(log: TrainLog, checkpoints: Checkpoints, best_by: str) -> dict[str, float]:

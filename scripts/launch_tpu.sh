@@ -37,7 +37,7 @@ follow_log() { # prints the log of worker 0 from after line `lines`; sets lines 
 }
 
 # Returns when the program ended or lost its slice, with the outcome: finished, failed, stopped,
-# restarted (the machine was), preempted or deleted. `states` are then those of the workers.
+# interrupted (by a signal), restarted (the machine was), preempted or deleted. `states` are then those of the workers.
 watch_program() {
     local lines=$1 state slice suspicion=""
     while :; do
@@ -56,6 +56,7 @@ watch_program() {
         fi
         case "$states"$'\n' in
         *" vanished"$'\n'*) outcome=restarted ;;
+        *" interrupted"$'\n'*) outcome=interrupted ;;
         *" exited "[1-9]*) outcome=failed ;;
         *" idle"$'\n'*) outcome=stopped && return ;;
         *" running"$'\n'*)
@@ -107,8 +108,8 @@ run() {
         watch_program 0
         case $outcome in
         preempted) note "The slice was preempted: making a new one" ;;
-        restarted)
-            note "A worker was restarted: starting again"
+        restarted | interrupted)
+            note "A worker was $outcome: starting again"
             remote all "$(worker stop)" || sleep "$poll"
             ;;
         *) break ;;

@@ -3,7 +3,7 @@
 #
 # One program at a time: it holds the lock .run/lock for as long as it lives, so that neither a
 # stale process number nor a second start can be mistaken for it. Everything else in .run is text:
-# command, pid, log, log.old (of the start before), and exit_code once it ended by itself.
+# command, pid, log, log.old (of the start before), and exit_code once it ended.
 set -euo pipefail
 
 if [ $# = 0 ] || [ "$1" = --help ] || [ "$1" = -h ]; then
@@ -11,7 +11,8 @@ if [ $# = 0 ] || [ "$1" = --help ] || [ "$1" = -h ]; then
 Usage: bash scripts/tpu_worker.sh COMMAND, on a worker of a Cloud TPU slice:
   setup                  make the environment .venv, with a Python 3.12 of its own if need be
   start [ARGUMENT ...]   start python -m mixer.main with the arguments, in the background
-  state                  print the host's name and: running, exited CODE, vanished or idle
+  state                  print the host's name and: running, exited CODE, interrupted (by a signal,
+                         its state saved), vanished or idle
   follow LINES SECONDS   print the log from after line LINES (-N: only the last N) until the program
                          ends or the seconds are over, then a line: @mixer LINES STATE
   failure                print the end of the log if the program ended with an error
@@ -42,7 +43,7 @@ state() {
     if [ -e "$run/lock" ] && ! flock --shared --nonblock "$run/lock" true; then
         echo running
     elif [ -e "$run/exit_code" ]; then
-        echo "exited $(cat "$run/exit_code")"
+        sed 's/^[0-9]/exited &/' "$run/exit_code"
     elif [ -e "$run/pid" ]; then
         echo vanished # neither alive nor ended by itself: the machine was restarted
     else
@@ -83,6 +84,8 @@ supervise() {
     echo $$ >"$run/pid"
     # The program inherits the lock: it counts as running even if this shell is killed.
     PYTHONUNBUFFERED=1 .venv/bin/python -m mixer.main "$@" || code=$?
+    # After a signal the exit code is 0, too, but the training has not ended.
+    [ "$code" != 0 ] || ! grep -q 'run the same command to go on\.$' "$run/log" || code=interrupted
     echo "$code" >"$run/exit_code.new"
     mv "$run/exit_code.new" "$run/exit_code"
 }
@@ -106,7 +109,7 @@ follow() {
 
 failure() {
     case $(state) in
-    "exited 0" | running | idle) ;;
+    "exited 0" | interrupted | running | idle) ;;
     *)
         echo "$(hostname) $(state), the end of its log:"
         tail -n 30 "$run/log" | sed "s/^/  /"

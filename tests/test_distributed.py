@@ -5,6 +5,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import pytest
@@ -90,3 +91,44 @@ print(jax.process_index(), jax.process_count())
         for process in workers:
             process.kill()
     assert [lines.splitlines()[-1] for lines in shown] == ["0 2", "1 2"]
+
+
+def test_a_process_that_fails_alone_ends_the_others_within_the_heartbeat():
+    program = """
+import time
+import jax
+from absl import app
+from mixer import distributed, main, train_loop
+
+def train(*args, **kwargs):
+    if jax.process_index() == 1:
+        raise ValueError("damaged, and only here")
+    time.sleep(100)
+
+distributed._TIMEOUT_SECONDS = 5
+train_loop.train = train
+app.run(main.main)
+"""
+    command = [sys.executable, "-c", program, "--config=configs/digits.py", "--workdir=unused"]
+    command += [f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]
+    processes = [
+        subprocess.Popen(
+            [*command, f"--process_id={index}"],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    try:
+        errors = processes[1].communicate(timeout=120)[1]
+        begin = time.monotonic()
+        processes[0].communicate(timeout=60)
+    finally:
+        for process in processes:
+            process.kill()
+    assert processes[1].returncode == 1
+    assert errors.endswith("ValueError: damaged, and only here\n")
+    assert processes[0].returncode not in (0, -9)
+    assert time.monotonic() - begin < 10  # JAX by itself: 300 s

@@ -1,13 +1,16 @@
-"""A user's run through the command line: it learns, is killed, resumes, and has the same bits."""
+"""A user's run through the command line: killed and stopped it keeps its bits; it learns."""
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from torture.runs import hash_of_state, lines, losses
 
 from mixer.metrics import read_metrics
 
@@ -22,39 +25,71 @@ def command(workdir: pathlib.Path, data_dir: str, *overrides: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Returns the environment of a user: one CPU device, not the tests' eight."""
-    return {**os.environ, "XLA_FLAGS": ""}
+    """Returns the environment of a user: one CPU device, not the tests' eight; a cache."""
+    return {**os.environ, "XLA_FLAGS": "", "JAX_ENABLE_COMPILATION_CACHE": "true"}
 
 
-def losses(workdir: pathlib.Path) -> dict[int, float]:
-    return {line["step"]: line["loss"] for line in read_metrics(workdir) if "loss" in line}
-
-
-def test_a_run_that_is_killed_goes_on_with_the_same_bits(tmp_path, data_dir):
-    overrides = ["--config.num_epochs=6.0", "--config.log_every=5", "--config.checkpoint_every=20"]
-    overrides += ["--config.eval_every=1000"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(whole, data_dir, *overrides), cwd=ROOT, env=environment(), check=True)
-    process = subprocess.Popen(command(killed, data_dir, *overrides), cwd=ROOT, env=environment())
-    deadline = time.monotonic() + 120
-    while not (losses(killed) and max(losses(killed)) >= 45) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert 45 <= max(losses(killed)) < 134, "killed in the middle"
-    resumed = subprocess.run(
-        command(killed, data_dir, *overrides),
-        cwd=ROOT,
-        env=environment(),
-        check=True,
-        capture_output=True,
-        text=True,
+def start(workdir: pathlib.Path, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        command(workdir, *arguments), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
     )
-    assert "Resuming" in resumed.stdout
-    assert losses(killed) == losses(whole)
+
+
+def end(process: subprocess.Popen, code: int) -> str:
+    """Waits for the end; returns what the process has shown."""
+    shown, _ = process.communicate(timeout=120)
+    assert process.returncode == code
+    return shown
+
+
+def wait_for_step(process: subprocess.Popen, workdir: pathlib.Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while max(losses(workdir), default=0) < step:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_run_that_is_killed_and_stopped_goes_on_with_the_same_bits(tmp_path, data_dir):
+    arguments = [data_dir, "--config.num_epochs=6.0", "--config.log_every=5"]
+    arguments += ["--config.checkpoint_every=20", "--config.eval_every=1000"]
+    arguments += [f"--compilation_cache={tmp_path / 'xla'}"]
+    whole, disturbed = tmp_path / "whole", tmp_path / "disturbed"
+    end(start(whole, *arguments), 0)
+
+    process = start(disturbed, *arguments)
+    wait_for_step(process, disturbed, 45)
+    process.kill()
+    end(process, -signal.SIGKILL)
+    seen = losses(disturbed)  # of steps that come again, too
+    assert 45 <= max(seen) < 134, "killed in the middle"
+
+    process = start(disturbed, *arguments)
+    wait_for_step(process, disturbed, max(seen) + 10)
+    process.terminate()
+    shown = end(process, 0)
+    (stopped_at,) = re.findall("SIGTERM: saving step ([0-9]+), then ending", shown)
+    assert os.listdir(disturbed / "checkpoints").count(stopped_at) == 1
+    assert f"step {int(stopped_at) // 5 * 5}/134 | loss" in shown, "every step is reported"
+    seen |= losses(disturbed)
+
+    shown = end(start(disturbed, *arguments), 0)
+    assert f"Resuming {disturbed} at step {stopped_at}." in shown
+    assert lines(disturbed) == lines(whole), "every interval once"
+    assert seen.items() <= losses(whole).items()
     assert max(losses(whole)) == 134
-    results = [read_metrics(workdir)[-1] for workdir in (whole, killed)]
-    assert results[0] == results[1]
+    assert hash_of_state(whole) == hash_of_state(disturbed)
+    assert steps_in_tensorboard(disturbed) >= set(losses(whole))
+
+
+def steps_in_tensorboard(workdir: pathlib.Path) -> set[int]:
+    return {
+        event.step
+        for path in workdir.glob("events.out.tfevents.*")
+        for event in EventFileLoader(str(path)).Load()
+        for value in event.summary.value
+        if value.tag == "loss"
+    }
 
 
 @pytest.mark.slow

@@ -30,6 +30,8 @@ LAYERS = [
         "mixer.config",
         "mixer.metrics",
         "mixer.distributed",
+        "mixer.preemption",
+        "mixer.watchdog",
         "mixer.paper",
         "mixer.weights",
     ],

@@ -2,10 +2,11 @@
 
 import os
 import pathlib
-import shutil
+import re
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import pytest
@@ -55,10 +56,15 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def train(config: ConfigDict, workdir: pathlib.Path, *, processes: int, devices: int) -> list[str]:
-    """Trains on `devices` devices of each process; returns what each process printed."""
+def train(
+    config: ConfigDict, workdir: pathlib.Path, *, processes: int, devices: int, stop_at: int = 0
+) -> list[str]:
+    """Trains on `devices` devices of each process; returns what each process printed.
+
+    When step `stop_at` is logged, the last process gets a SIGTERM.
+    """
     for _ in range(3):  # somebody else may take the port before process 0 does
-        outputs, codes = start_and_wait(config, workdir, processes, devices)
+        outputs, codes = start_and_wait(config, workdir, processes, devices, stop_at)
         if not any("in use" in output for output in outputs):
             break
     assert codes == [0] * processes, "\n".join(outputs)
@@ -66,10 +72,11 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, processes: int, devices:
 
 
 def start_and_wait(
-    config: ConfigDict, workdir: pathlib.Path, processes: int, devices: int
+    config: ConfigDict, workdir: pathlib.Path, processes: int, devices: int, stop_at: int
 ) -> tuple[list[str], list[int]]:
     command = [sys.executable, "-m", "mixer.main", "--config=configs/digits.py"]
     command += [f"--workdir={workdir}", *overrides(config)]
+    command += [f"--compilation_cache={workdir.parent / 'xla'}"]
     if processes > 1:
         command += [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={processes}"]
     flags = f"--xla_force_host_platform_device_count={devices}"
@@ -77,7 +84,7 @@ def start_and_wait(
         subprocess.Popen(
             [*command, f"--process_id={index}"] if processes > 1 else command,
             cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": flags},
+            env={**os.environ, "XLA_FLAGS": flags, "JAX_ENABLE_COMPILATION_CACHE": "true"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -85,6 +92,11 @@ def start_and_wait(
         for index in range(processes)
     ]
     try:
+        while stop_at and running[-1].poll() is None:
+            time.sleep(0.01)
+            if any(line["step"] >= stop_at for line in read_metrics(workdir)):
+                running[-1].terminate()
+                break
         outputs = [process.communicate(timeout=150)[0] for process in running]
     finally:
         for process in running:
@@ -118,16 +130,17 @@ def assert_same_bits(first: TrainState, second: TrainState) -> None:
 def test_two_processes_have_the_bits_of_one_also_when_switched_in_the_middle(tmp_path, config):
     one, two, switched = (tmp_path / name for name in ("one", "two", "switched"))
     train(config, one, processes=1, devices=2)
-    shutil.copytree(one, switched)
-    shutil.rmtree(switched / "checkpoints" / str(STEPS))
 
     config.data_dir = str(tmp_path / "data")  # not there yet: both processes write the digits
     shown = train(config, two, processes=2, devices=1)
     assert f"Finished {STEPS} steps" in shown[0]
     assert "step" not in shown[1], "process 0 speaks for all"
     assert len(list(two.glob("events.out.tfevents.*"))) == 1
-    resumed, _ = train(config, switched, processes=2, devices=1)
-    assert "Resuming" in resumed
+    stopped, _ = train(config, switched, processes=2, devices=1, stop_at=10)
+    (step,) = re.findall("SIGTERM: saving step ([0-9]+), then ending", stopped)
+    assert 10 <= int(step) < STEPS
+    (resumed,) = train(config, switched, processes=1, devices=2)
+    assert f"Resuming {switched} at step {step}." in resumed
 
     lines = read_lines(one)
     losses = [line["loss"] for line in lines if "loss" in line]

@@ -1,8 +1,10 @@
 """The shell scripts and the command line: --help, clear failures."""
 
 import json
+import math
 import os
 import pathlib
+import re
 import shutil
 import stat
 import subprocess
@@ -13,9 +15,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 ROOT = pathlib.Path(__file__).parent.parent
-ENTRY_SCRIPTS = ["quickstart.sh", "test.sh"]
+ENTRY_SCRIPTS = ["quickstart.sh", "test.sh", "torture.sh"]
 TPU_SCRIPTS = ["launch_tpu.sh", "tpu_worker.sh"]  # the rest of their tests: tests/launch
 SOURCED = ["environment.sh", "tpu_flags.sh", "tpu_slice.sh"]
+COMPILE_FAST = "--xla_backend_optimization_level=0"  # on one device, not eight
 PYTHON_SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 
 
@@ -130,6 +133,84 @@ def test_weights_that_cannot_be_converted(arguments, message, tmp_path):
     assert "Traceback" not in result.stderr
     assert sorted(os.listdir(tmp_path)) == ["damaged.npz", "other.npz", "sound.npz"]
     assert (tmp_path / "other.npz").read_bytes() == b"precious"
+
+
+def test_the_benchmark_needs_neither_tensorflow_nor_clu_nor_a_dataset(tmp_path):
+    program = """
+import runpy, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("tensorflow", "tensorflow_datasets", "clu", "array_record"):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, Absent())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    result = run(
+        *(sys.executable, "-c", program, str(ROOT / "scripts/benchmark.py")),
+        *("--variant=S/32", "--mode=infer", "--batch_sizes=1", "--image_size=32,64"),
+        *("--seconds=0.01", "--windows=2", "--json"),
+        cwd=tmp_path,
+        PYTHONPATH=str(ROOT),
+        XLA_FLAGS=COMPILE_FAST,
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["variant"], report["dtype"], report["device"]) == ("S/32", "float32", "cpu")
+    assert report["matrix_tflops"] > 0.001
+    assert [part["tokens"] for part in report["results"]] == [1, 4]
+    assert all(part["best"] == part["rows"][0] for part in report["results"])
+    # Multiply-adds of a token: stem and eight blocks; of an image: the head.
+    token, image = 512 * 32 * 32 * 3 + 8 * 2 * 512 * (256 + 2048), 512 * 1000
+    exponent = math.log((4 * token + image) / (token + image), 4)
+    assert report["token_scaling"]["flops_exponent"] == pytest.approx(exponent)
+
+
+def test_the_table_of_peers(tmp_path):
+    result = run(
+        *(sys.executable, str(ROOT / "scripts/benchmark_peers.py"), "--peers=plain_flax"),
+        *("--variant=S/32", "--mode=infer", "--batch_size=1", "--image_size=32"),
+        *("--seconds=0.01", "--windows=2"),
+        cwd=tmp_path,
+        PYTHONPATH=str(ROOT),
+        XLA_FLAGS=COMPILE_FAST,
+    )
+    assert result.returncode == 0, result.stderr
+    number = r"[\d.e+]+ \([\d.e+]+ to [\d.e+]+\)"
+    assert re.search(rf"^plain_flax +{number} +{number} +{number} ", result.stdout, re.MULTILINE)
+
+
+def test_the_table_of_communication(tmp_path):
+    result = run(
+        *(sys.executable, str(ROOT / "scripts/count_communication.py"), "--variant=S/32"),
+        *("--devices=1", "--image_size=32", "--batch_per_device=1"),
+        cwd=tmp_path,
+        PYTHONPATH=str(ROOT),
+        XLA_FLAGS=COMPILE_FAST,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[1].split() == ["1", "0.0", "0.0", "-", "none"]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["benchmark.py", "--batch_sizes=0"], "Expected --batch_sizes to be positive numbers"),
+        (["benchmark.py", "--variant=S/33"], "Did you mean 'S/32'"),
+        (["benchmark_peers.py", "--peers=tim"], "Did you mean 'timm'"),
+        (["count_communication.py", "--devices=two"], "Expected --devices to be numbers"),
+    ],
+)
+def test_measurements_that_cannot_be_made_are_refused(command, message):
+    result = run(
+        *(sys.executable, f"scripts/{command[0]}", *command[1:]), PYTHONPATH=str(ROOT), XLA_FLAGS=""
+    )
+    assert result.returncode == 1
+    assert "error: " in result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("script", ENTRY_SCRIPTS)

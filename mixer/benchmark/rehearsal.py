@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from mixer.benchmark.collectives import count_collectives
 from mixer.benchmark.topology import larger_slices, slice_devices
 from mixer.build import build_training
 from mixer.chips import CHIPS
@@ -25,11 +26,9 @@ from mixer.paper.reference import Result, table3_rows
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, replicated
 
 _GIB = 2**30
-_BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "u8": 1, "s8": 1, "pred": 1}
 # What libtpu says of a program that does not fit, with what it needs and what there is.
 _SIZE = r"([\d.]+)([MG])"
 _OUT_OF_MEMORY = rf"(?:Used |temporaries \(){_SIZE}\)? (?:of|exceeds available HBM) \(?{_SIZE}"
-_COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
 def rehearse_training(config: ConfigDict, topology: str) -> dict[str, Any]:
@@ -174,27 +173,9 @@ def _compile(step: Any, *args: Any, mesh: Mesh, loops: int = 1) -> dict[str, Any
         "gbytes_per_core": loops * cost["bytes accessed"] / chip.cores / 1e9,
         "estimated_step_ms": loops * cost["optimal_seconds"] * 1e3,
         "bound_step_ms": loops * cost["flops"] / chip.flops_per_second * 1e3,
-        "collectives": _collectives(compiled.as_text()),
+        "collectives": count_collectives(compiled.as_text()),
     }
 
 
 def _gib(number: str, unit: str) -> float:
     return float(number) / (1024 if unit == "M" else 1)
-
-
-def _collectives(program: str) -> dict[str, dict[str, float]]:
-    """Returns the count of each collective in a program's text, and the MiB of their results.
-
-    One inside a loop, as gradient accumulation makes it, counts once.
-    """
-    found: dict[str, dict[str, float]] = {}
-    pattern = rf" = (.*?) ({'|'.join(_COLLECTIVES)})(?:-start)?\("
-    for shapes, name in re.findall(pattern, program):
-        entry = found.setdefault(name, {"count": 0, "mib": 0.0})
-        entry["count"] += 1
-        for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
-            size = _BYTES.get(dtype, 0)
-            for dim in filter(None, dims.split(",")):
-                size *= int(dim)
-            entry["mib"] += size / 2**20
-    return found

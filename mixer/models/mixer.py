@@ -53,6 +53,10 @@ REMAT = {
 }
 
 
+def _row_major(y: jax.Array) -> jax.Array:
+    return with_layout_constraint(y, Layout(tuple(range(y.ndim))))
+
+
 class MlpBlock(nn.Module):
     """Two dense layers with a GELU between them, over the last dimension."""
 
@@ -65,8 +69,8 @@ class MlpBlock(nn.Module):
     def __call__(self, x: jax.Array, rows: jax.Array, *, train: bool) -> jax.Array:
         y = checkpoint_name(nn.Dense(self.mlp_dim, dtype=self.dtype)(x), "hidden")
         # Left alone, the TPU compiler puts B next to the channels and copies the trunk to and fro:
-        # 3% of the step (docs/performance.md).
-        y = with_layout_constraint(y, Layout(tuple(range(y.ndim))))
+        # 3% of the step. The others would gather the batch for it (docs/performance.md).
+        y = jax.lax.platform_dependent(y, tpu=_row_major, default=lambda y: y)
         y = nn.gelu(y, approximate=self.gelu_approximate)
         y = Dropout(self.dropout_rate)(y, rows, train=train)
         y = nn.Dense(x.shape[-1], dtype=self.dtype)(y)

@@ -18,6 +18,7 @@ from typing import Any
 from mixer.sweep.grid import Overrides, combination_names, find_value
 
 PROGRAM = (sys.executable, "-m", "mixer.main")
+_SHOWN = 20  # combinations in the overview
 
 Run = tuple[str, int]  # name of a combination, seed
 # The last evaluation of a run, None if it failed; a run without an outcome is still to be done.
@@ -145,11 +146,13 @@ def overview(sweep: Sweep, outcomes: Outcomes) -> str:
     first, *others = sweep.seeds
     then = f", then the best with {', '.join(map(str, others))}" if others else ""
     lines = [f"Sweep of {sweep.config_file} in {sweep.workdir} with seed {first}{then}:"]
-    for name in sweep.combinations:
+    for name in list(sweep.combinations)[:_SHOWN]:
         outcome = outcomes.get((name, first))
         lines.append(
             f"  {name}" + (f": {sweep.select} {outcome[sweep.select]:.2%}" if outcome else "")
         )
+    if len(sweep.combinations) > _SHOWN:
+        lines.append(f"  ... and {len(sweep.combinations) - _SHOWN} more")
     lines.append(
         f"Chosen by {sweep.select}, reported: {sweep.report}. Runs finished: {len(outcomes)}, "
         f"to do: {count_to_do(sweep, outcomes)}."

@@ -91,6 +91,20 @@ def test_a_restarted_machine_is_started_again(cloud):
     assert verbs.count("tpu-vm create") == 1
 
 
+def test_a_program_that_a_signal_has_ended_is_started_again(cloud):
+    # With exit code 0 on both workers; the first one speaks for both.
+    program = """[ $start$WORKER != 10 ] || echo "SIGTERM: nothing to save, ending; \
+run the same command to go on." """
+    cloud.play(program, workers=2)
+    result = cloud.launch("run", *FLAGS, *PROGRAM)
+    assert result.returncode == 0, result.stderr
+    assert "A worker was interrupted: starting again" in result.stdout
+    assert "The program finished" in result.stdout
+    verbs = cloud.verbs()
+    assert verbs.count("start") == 2
+    assert verbs.count("tpu-vm create") == 1
+
+
 def test_a_preemption_during_setup_is_noticed(cloud):
     cloud.play("exit 0", answers={"tpu-vm create": ["READY PREEMPTED"]})
     result = cloud.launch("run", *FLAGS, *PROGRAM)

@@ -56,6 +56,16 @@ def test_the_states_and_the_log(worker, cloud):
     assert (cloud.folder / "w0/mixer/.run/log.old").read_text() == "a\nb  c\n"
 
 
+def test_a_program_that_a_signal_has_ended_is_not_finished(worker, cloud):
+    cloud.play('echo "SIGTERM: saving step 7, then ending; run the same command to go on."; exit 0')
+    worker("start")
+    assert worker("follow", "0", "60").endswith("to go on.\n@mixer 1 interrupted\n")
+    assert worker("state") == f"{HOST} interrupted\n"
+    assert worker("failure") == ""
+    worker("stop")
+    assert worker("state") == f"{HOST} idle\n"
+
+
 def test_never_two_programs(worker, cloud):
     cloud.play("sleep 60")
     scripts = [

@@ -209,6 +209,7 @@ def real_sweep(data_dir: str, *flags: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_real_run_from_another_folder_is_reported(data_dir, tmp_path):
     command = real_sweep(data_dir, "--grid=model.dtype=float32", "--seeds=5")
     result = run(*command, cwd=tmp_path)

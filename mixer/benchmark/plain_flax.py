@@ -1,0 +1,98 @@
+"""A peer: the architecture of Appendix E and its training step, written as plainly as flax allows.
+
+What one would write without thinking of speed: `nn.Dense`, `nn.LayerNorm`, optax's Adam, nothing
+else. The parameter tree is that of `mixer.models.mixer`, so that a test can compare the two.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import DTypeLike
+
+from mixer.benchmark.timing import Workload
+from mixer.benchmark.workloads import NUM_CLASSES, chained, repeated
+
+
+class MlpBlock(nn.Module):
+    """Two dense layers with a GELU between them."""
+
+    mlp_dim: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nn.gelu(nn.Dense(self.mlp_dim, dtype=self.dtype)(x))
+        return nn.Dense(x.shape[-1], dtype=self.dtype)(y)
+
+
+class MixerBlock(nn.Module):
+    """Token mixing, then channel mixing, of `[batch, tokens, channels]`."""
+
+    tokens_mlp_dim: int
+    channels_mlp_dim: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = jnp.swapaxes(nn.LayerNorm(dtype=self.dtype)(x), 1, 2)
+        y = MlpBlock(self.tokens_mlp_dim, self.dtype, name="token_mixing")(y)
+        x = x + jnp.swapaxes(y, 1, 2)
+        y = nn.LayerNorm(dtype=self.dtype)(x)
+        return x + MlpBlock(self.channels_mlp_dim, self.dtype, name="channel_mixing")(y)
+
+
+class PlainMixer(nn.Module):
+    """Images `[batch, height, width, 3]` to logits `[batch, num_classes]`."""
+
+    num_classes: int
+    num_blocks: int
+    patch_size: int
+    hidden_dim: int
+    tokens_mlp_dim: int
+    channels_mlp_dim: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        patch = (self.patch_size, self.patch_size)
+        x = nn.Conv(self.hidden_dim, patch, strides=patch, dtype=self.dtype, name="stem")(images)
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        for block in range(self.num_blocks):
+            dims = (self.tokens_mlp_dim, self.channels_mlp_dim)
+            x = MixerBlock(*dims, self.dtype, name=f"MixerBlock_{block}")(x)
+        x = nn.LayerNorm(dtype=self.dtype, name="pre_head_layer_norm")(x)
+        x = jnp.mean(x, axis=1)
+        return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(x)
+
+
+def plain_flax(
+    size: dict[str, Any], *, mode: str, batch_size: int, image_size: int, dtype: str
+) -> Workload:
+    """Returns training or inference of a size of `VARIANTS` on float images on one device."""
+    model = PlainMixer(num_classes=NUM_CLASSES, dtype=dtype, **size)
+    images = jax.random.normal(jax.random.key(0), (batch_size, image_size, image_size, 3))
+    labels = jax.random.randint(jax.random.key(1), (batch_size,), 0, NUM_CLASSES)
+    targets = jax.nn.one_hot(labels, NUM_CLASSES)
+    params = jax.jit(model.init)(jax.random.key(2), images[:1])["params"]
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+
+    def infer(params: Any, images: jax.Array) -> Any:
+        return model.apply({"params": params}, images)
+
+    def train(state: Any, images: jax.Array, targets: jax.Array) -> Any:
+        def mean_loss(params: Any) -> jax.Array:
+            losses = optax.sigmoid_binary_cross_entropy(infer(params, images), targets)
+            return jnp.mean(jnp.sum(losses, axis=-1))
+
+        params, opt_state = state
+        loss, grads = jax.value_and_grad(mean_loss)(params)
+        updates, opt_state = optimizer.update(grads, opt_state)
+        return (optax.apply_updates(params, updates), opt_state), loss
+
+    if mode == "infer":
+        return repeated(jax.jit(infer), params, images)
+    state = (params, jax.jit(optimizer.init)(params))
+    return chained(jax.jit(train, donate_argnums=0), state, images, targets)

@@ -1,0 +1,176 @@
+"""What the benchmarks time: the training step and inference, on images that lie on the device.
+
+Neither TensorFlow nor a dataset is needed.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from mixer.benchmark.timing import Workload
+from mixer.device_batch import normalize_images
+from mixer.losses import LOSSES
+from mixer.optimizer import create_adam
+from mixer.sharding import batch_sharding, replicated, state_sharding
+from mixer.train_state import Params, TrainState, create_train_state
+from mixer.train_step import make_train_step
+
+# What of configs/pretrain_imagenet.py decides about the work of a step; a test compares the two.
+NUM_CLASSES = 1000
+RECIPE_MODEL = {"stochastic_depth_rate": 0.1, "head_bias_init": -6.9}
+RECIPE_STEP = {"mixup_alpha": 0.5, "weight_decay": 0.1}
+RECIPE_MESH = {"data": 1, "fsdp": -1}
+# The same without regularisation, for comparisons and counting.
+PLAIN_STEP = {"mixup_alpha": 0.0, "weight_decay": 0.0}
+
+
+def training_step(
+    model: nn.Module, *, image_size: int, mesh: Mesh, mixup_alpha: float, weight_decay: float
+) -> tuple[Any, TrainState, Callable[[Params], TrainState]]:
+    """Returns the real training step, jitted with the state donated, as the training loop does.
+
+    With it come the abstract state and the function that makes the real one.
+    """
+    optimizer = create_adam(
+        optax.constant_schedule(1e-3),
+        beta1=0.9,
+        beta2=0.999,
+        weight_decay=weight_decay,
+        clip_global_norm=1.0,
+        mu_dtype="float32",
+    )
+    abstract_state, init_state = create_train_state(
+        model, optimizer, image_size=image_size, seed=0, averaged=False, mesh=mesh
+    )
+    step = make_train_step(
+        model,
+        optimizer,
+        LOSSES["sigmoid"],
+        num_classes=model.num_classes,
+        mixup_alpha=mixup_alpha,
+        accumulation_steps=1,
+        polyak_decay=0.0,
+        seed=0,
+    )
+    shardings = (state_sharding(mesh, abstract_state), replicated(mesh))
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=shardings)
+    return jitted, abstract_state, init_state
+
+
+def abstract_batch(batch_size: int, image_size: int, mesh: Mesh) -> dict[str, Any]:
+    """Returns the shapes of a global batch: uint8 images and one label each, divided over all."""
+    images, labels = (batch_size, image_size, image_size, 3), (batch_size, 1)
+    sharding = batch_sharding(mesh)
+    return {
+        "images": jax.ShapeDtypeStruct(images, jnp.uint8, sharding=sharding),
+        "labels": jax.ShapeDtypeStruct(labels, jnp.int32, sharding=sharding),
+    }
+
+
+def training(
+    model: nn.Module,
+    *,
+    batch_size: int,
+    image_size: int,
+    mesh: Mesh,
+    mixup_alpha: float,
+    weight_decay: float,
+) -> Workload:
+    """Returns the training step on one global batch, again and again; each call is an update."""
+    step, _, init_state = training_step(
+        model,
+        image_size=image_size,
+        mesh=mesh,
+        mixup_alpha=mixup_alpha,
+        weight_decay=weight_decay,
+    )
+    batch = _random_batch(batch_size, image_size, model.num_classes, mesh)
+    return chained(step, init_state({}), batch)
+
+
+def inference(model: nn.Module, *, batch_size: int, image_size: int, mesh: Mesh) -> Workload:
+    """Returns the forward pass from uint8 images to logits, with the parameters on every device."""
+
+    def infer(params: Any, images: jax.Array) -> Any:
+        return model.apply({"params": params}, normalize_images(images))
+
+    def init() -> Any:
+        return model.init(jax.random.key(0), jnp.zeros((1, image_size, image_size, 3)))["params"]
+
+    params = jax.jit(init, out_shardings=replicated(mesh))()
+    images = _random_batch(batch_size, image_size, 1, mesh)["images"]
+    return repeated(jax.jit(infer, out_shardings=batch_sharding(mesh)), params, images)
+
+
+def matrix_product(dtype: str, shape: tuple[int, int, int]) -> Workload:
+    """Returns the product of `[m, k]` and `[k, n]` on one device, of random numbers.
+
+    Zeros would not do: they cost a chip less power, so that it runs faster.
+    """
+    m, k, n = shape
+    left = jax.random.normal(jax.random.key(0), (m, k), dtype)
+    right = jax.random.normal(jax.random.key(1), (k, n), dtype)
+    return repeated(jax.jit(jnp.dot), left, right)
+
+
+def repeated(function: Any, *args: Any) -> Workload:
+    """Returns calls of a jitted function, each with the same arguments."""
+    compiled, compile_s = _compile(function, *args)
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            result = compiled(*args)
+        jax.block_until_ready(result)
+
+    return Workload(run, compile_s, _program_bytes(compiled))
+
+
+def chained(function: Any, state: Any, *args: Any) -> Workload:
+    """Returns calls of a jitted (state, *args) -> (next state, result), one after the other."""
+    compiled, compile_s = _compile(function, state, *args)
+
+    def run(calls: int) -> None:
+        nonlocal state
+        for _ in range(calls):
+            state, result = compiled(state, *args)
+        jax.block_until_ready((state, result))
+
+    return Workload(run, compile_s, _program_bytes(compiled))
+
+
+def _compile(step: Any, *args: Any) -> tuple[Any, float]:
+    start = time.perf_counter()
+    compiled = step.lower(*args).compile()
+    return compiled, time.perf_counter() - start
+
+
+def _program_bytes(compiled: Any) -> int:
+    memory = compiled.memory_analysis()
+    return (
+        memory.argument_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.generated_code_size_in_bytes
+    )
+
+
+def _random_batch(
+    batch_size: int, image_size: int, num_classes: int, mesh: Mesh
+) -> dict[str, jax.Array]:
+    shapes = abstract_batch(batch_size, image_size, mesh)
+
+    def draw() -> dict[str, jax.Array]:
+        images, labels = shapes["images"], shapes["labels"]
+        return {
+            "images": jax.random.bits(jax.random.key(0), images.shape, images.dtype),
+            "labels": jax.random.randint(jax.random.key(1), labels.shape, 0, num_classes),
+        }
+
+    return jax.jit(draw, out_shardings={name: shapes[name].sharding for name in shapes})()

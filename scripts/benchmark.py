@@ -1,0 +1,151 @@
+"""Measures the throughput of a model on the devices of this machine, in images/s/core.
+
+python scripts/benchmark.py --model=mixer --variant=B/16 --mode=train --batch_sizes=64,128
+
+--mode=train is the step of the pre-training on ImageNet, --mode=infer goes from uint8 images to
+logits. The images are random and lie on the device. A core is what clouds count: a TPU chip has one
+or two, a GPU is one, the CPUs of a host together are one. Several --image_size, 224,448,672, add
+the exponent of time and FLOPs in the number of tokens. Needs no dataset.
+"""
+
+import json
+from typing import Any
+
+from absl import app, flags, logging
+
+_MODEL = flags.DEFINE_string("model", "mixer", "Name of the model.")
+_VARIANT = flags.DEFINE_string("variant", "B/16", "Its size, as Table 1 of the paper names it.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "What to measure.")
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["32", "64", "128"], "Images per device.")
+_IMAGE_SIZE = flags.DEFINE_list("image_size", ["224"], "Sides of the images, in pixels.")
+_DTYPE = flags.DEFINE_enum(
+    "dtype", None, ["float32", "bfloat16"], "Of activations; default: bfloat16, on a CPU float32."
+)
+_SECONDS = flags.DEFINE_float("seconds", 2.0, "Length of a window, at least one call.")
+_WINDOWS = flags.DEFINE_integer("windows", 5, "Windows, of which the median counts.", 1)
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
+
+_HEADER = "batch/device  img/s/core     min     max  TFLOP/s  of peak  peak GiB  compiled s"
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.ERROR)
+    try:
+        report = _measure()
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+    if _JSON.value:
+        print(json.dumps(report))
+    if not any(result["best"] for result in report["results"]):
+        raise SystemExit("error: no batch size fits into memory. Try smaller --batch_sizes.")
+    if not _JSON.value:
+        _print_footer(report)
+
+
+def _measure() -> dict[str, Any]:
+    import jax  # after the flags: it takes seconds
+
+    from mixer.benchmark import throughput, workloads
+    from mixer.benchmark.scaling import token_scaling
+    from mixer.models import build_model
+    from mixer.sharding import create_mesh
+
+    batch_sizes, image_sizes = _sizes(_BATCH_SIZES), _sizes(_IMAGE_SIZE)
+    dtype = _DTYPE.value or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    model = build_model(
+        _MODEL.value,
+        _VARIANT.value,
+        num_classes=workloads.NUM_CLASSES,
+        dtype=dtype,
+        **workloads.RECIPE_MODEL,
+    )
+    mesh = create_mesh(**workloads.RECIPE_MESH)
+    windows = {"seconds": _SECONDS.value, "windows": _WINDOWS.value}
+    report = {
+        "model": _MODEL.value,
+        "variant": _VARIANT.value,
+        "mode": _MODE.value,
+        "dtype": dtype,
+        **throughput.describe_devices(mesh),
+        **windows,
+        "matrix_tflops": throughput.measure_matrix_peak(dtype, **windows),
+        "results": [],
+    }
+    _print_header(report)
+    for image_size in image_sizes:
+        result = throughput.measure_throughput(
+            model,
+            mode=_MODE.value,
+            image_size=image_size,
+            batch_sizes=batch_sizes,
+            mesh=mesh,
+            matrix_tflops=report["matrix_tflops"],
+            **windows,
+        )
+        report["results"].append(result)
+        _print(result)
+    report["token_scaling"] = token_scaling(report["results"])
+    return report
+
+
+def _sizes(flag: flags.FlagHolder) -> list[int]:
+    if not flag.value or not all(size.isdecimal() and int(size) for size in flag.value):
+        raise ValueError(f"Expected --{flag.name} to be positive numbers; got {flag.value}.")
+    return [int(size) for size in flag.value]
+
+
+def _print_header(report: dict[str, Any]) -> None:
+    if not _JSON.value:
+        print(
+            f"{report['model']} {report['variant']}, {report['mode']}, {report['dtype']}, on "
+            f"{report['num_devices']} x {report['device']}, jax {report['jax']}\n"
+            f"host: {report['host_cpus']} CPUs, load {report['host_load']:.1f} before (0: idle)\n"
+            f"peak: a large matrix product runs at {report['matrix_tflops']:.4g} TFLOP/s",
+            flush=True,
+        )
+
+
+def _print(result: dict[str, Any]) -> None:
+    if _JSON.value:
+        return
+    size, gflops = result["image_size"], result["gflops_per_image"]
+    print(f"\n{size} x {size}, {result['tokens']} tokens, {gflops:.1f} GFLOP an image\n{_HEADER}")
+    for row in result["rows"]:
+        if "out_of_memory" in row:
+            print(f"{row['batch_size']:12}  does not fit into memory")
+            continue
+        speed = row["images_per_s_per_core"]
+        memory = row["peak_memory_gib"]
+        print(
+            f"{row['batch_size']:12}  {speed['median']:10.4g}  {speed['min']:6.4g}  "
+            f"{speed['max']:6.4g}  {row['tflops_per_device']:7.4g}  {row['matrix_share']:7.1%}  "
+            f"{'-' if memory is None else format(memory, '.2f'):>8}  {row['compile_s']:10.1f}"
+            + ("  best" if row is result["best"] else ""),
+            flush=True,
+        )
+
+
+def _print_footer(report: dict[str, Any]) -> None:
+    scaling = report["token_scaling"]
+    if scaling:
+        tokens = ", ".join(map(str, scaling["tokens"]))
+        print(
+            f"\nFor {tokens} tokens an image takes tokens^{scaling['time_exponent']:.3f} of time "
+            f"and tokens^{scaling['flops_exponent']:.3f} of FLOPs."
+        )
+    counted = {
+        row["peak_memory_from"]
+        for result in report["results"]
+        for row in result["rows"]
+        if "out_of_memory" not in row
+    }
+    print(
+        f"\nimg/s/core: median of {report['windows']} windows. TFLOP/s: of a device, products of "
+        f"the model alone. peak GiB: of a device, counted by the {' or '.join(sorted(counted))}."
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

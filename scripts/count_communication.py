@@ -1,0 +1,72 @@
+"""Counts what each device sends in a training step, from the program compiled for virtual devices.
+
+python scripts/count_communication.py --variant=B/16 --devices=1,2,4,8
+
+The step is data parallel: every device has the whole state and --batch_per_device images. Beside it
+stands what averaging the gradient over n devices takes, 2 (n - 1) / n times its bytes. Compiles on
+a CPU, runs nothing.
+"""
+
+import json
+import os
+from typing import Any
+
+from absl import app, flags
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+_VARIANT = flags.DEFINE_string("variant", "B/16", "Size of the Mixer, as Table 1 names it.")
+_DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "Numbers of devices.")
+_BATCH = flags.DEFINE_integer("batch_per_device", 32, "Images per device.", 1)
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of the images, in pixels.", 1)
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    try:
+        rows = _count()
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+    if _JSON.value:
+        print(json.dumps({"variant": _VARIANT.value, "rows": rows}))
+        return
+    print("devices   sent MiB  expected MiB  ratio  collectives")
+    for row in rows:
+        found = ", ".join(
+            f"{entry['count']} {name} of {entry['mib']:,.1f} MiB"
+            for name, entry in row["collectives"].items()
+        )
+        ratio = "-" if row["ratio"] is None else format(row["ratio"], ".3f")
+        print(
+            f"{row['num_devices']:7}  {row['sent_mib']:9,.1f}  {row['expected_mib']:12,.1f}  "
+            f"{ratio:>5}  {found or 'none'}"
+        )
+
+
+def _count() -> list[dict[str, Any]]:
+    if not all(count.isdecimal() for count in _DEVICES.value):
+        raise ValueError(f"Expected --devices to be numbers; got {_DEVICES.value}.")
+    counts = [int(count) for count in _DEVICES.value]
+
+    import jax  # after the flags: it takes seconds
+
+    jax.config.update("jax_num_cpu_devices", max(counts))
+    from mixer.benchmark import workloads
+    from mixer.benchmark.scaling import count_communication
+    from mixer.models import build_model
+
+    model = build_model(
+        "mixer", _VARIANT.value, num_classes=workloads.NUM_CLASSES, **workloads.RECIPE_MODEL
+    )
+    return count_communication(
+        model,
+        image_size=_IMAGE_SIZE.value,
+        batch_per_device=_BATCH.value,
+        device_counts=counts,
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,51 @@
+"""Real kills, signals and processes against real runs; the figures as a table.
+
+    bash scripts/torture.sh [PART ...]
+
+PART[=NUMBER] is one of
+  kills      kill -9 at 50 random moments of one run; NUMBER of them
+  signals    SIGTERM in each of five phases, with one and with two processes
+  processes  one process with two devices, two with one, and switched in the middle
+  goodput    ten minutes with one kill -9 a minute; NUMBER of minutes
+Without a PART all of them are run: half an hour on two quiet cores.
+"""
+
+import functools
+import pathlib
+import sys
+import tempfile
+
+from torture import goodput, kills, processes, signals
+from torture.images import write_images
+
+PARTS = {
+    "kills": functools.partial(kills.torture, kills=50),
+    "signals": signals.torture,
+    "processes": processes.torture,
+    "goodput": functools.partial(goodput.torture, minutes=10),
+}
+
+
+def main() -> int:
+    table: list[tuple[str, str, str, bool]] = []
+    for argument in sys.argv[1:] or PARTS:
+        name, _, number = argument.partition("=")
+        if name not in PARTS or (number and not isinstance(PARTS[name], functools.partial)):
+            sys.exit(f"error: expected any of {', '.join(PARTS)}; got {argument!r}. See --help.")
+        part = PARTS[name]
+        if number:
+            (keyword,) = part.keywords
+            part = functools.partial(part, **{keyword: int(number)})
+        print(f"== {argument}", flush=True)
+        with tempfile.TemporaryDirectory(prefix="torture-") as temporary:
+            folder = pathlib.Path(temporary)
+            write_images(folder / "images")
+            table += [(name, *row) for row in part(folder, folder / "images")]
+    print()
+    for name, what, figure, is_good in table:
+        print(f"{name:10} {what:45} {figure:45} {'ok' if is_good else 'FAILED'}")
+    return int(not all(is_good for *_, is_good in table))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
