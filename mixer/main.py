@@ -35,7 +35,8 @@ _ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
 )
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",
-    os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "mixer", "xla"),
+    os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "mixer", "xla"),
     "Folder, also in a bucket, for what was compiled, so that a resumed run need not compile again;"
     ' "" keeps nothing.',
 )
@@ -71,10 +72,12 @@ def main(argv: list[str]) -> None:
     except Preempted:
         jax.distributed.shutdown()
         _end(0)  # a thread that still waits for data would hold up the end
-    except Exception:
-        if not jax.distributed.is_initialized():
-            raise
-        traceback.print_exc()
+    except Exception as error:
+        is_told = isinstance(error, ValueError | OSError | FloatingPointError)
+        if is_told and not flags.FLAGS["verbosity"].present:
+            print(f"error: {error}\n(--verbosity=0 shows where.)", file=sys.stderr)
+        else:
+            traceback.print_exc()
         _end(1)  # JAX would wait for the other processes, which wait for this one
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 from collections.abc import Callable
 
 # With fewer threads than virtual devices, XLA's CPU collectives wait for each other for ever.
@@ -9,8 +10,12 @@ os.environ["NPROC"] = "16"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-# Each test compiles what it runs, and none writes to the cache of who runs the tests.
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+# What one test has compiled no other compiles again, nor do the programs that tests start. Set by
+# the first process; those that pytest-xdist starts inherit it.
+if "MIXER_TESTS_CACHE" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="mixer-tests-")  # deleted at exit
+    os.environ["MIXER_TESTS_CACHE"] = os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import jax
 import numpy as np

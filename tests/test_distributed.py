@@ -129,6 +129,6 @@ app.run(main.main)
         for process in processes:
             process.kill()
     assert processes[1].returncode == 1
-    assert errors.endswith("ValueError: damaged, and only here\n")
+    assert errors == "error: damaged, and only here\n(--verbosity=0 shows where.)\n"
     assert processes[0].returncode not in (0, -9)
     assert time.monotonic() - begin < 10  # JAX by itself: 300 s

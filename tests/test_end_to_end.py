@@ -25,8 +25,8 @@ def command(workdir: pathlib.Path, data_dir: str, *overrides: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Returns the environment of a user: one CPU device, not the tests' eight; a cache."""
-    return {**os.environ, "XLA_FLAGS": "", "JAX_ENABLE_COMPILATION_CACHE": "true"}
+    """Returns the environment of a user: one CPU device, not the tests' eight."""
+    return {**os.environ, "XLA_FLAGS": ""}
 
 
 def start(workdir: pathlib.Path, *arguments: str) -> subprocess.Popen:

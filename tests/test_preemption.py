@@ -81,22 +81,8 @@ def during_the_evaluation(monkeypatch):
     monkeypatch.setattr(input_pipeline.EvalInput, "batches", asked)
 
 
-@pytest.fixture
-def compilation_cache(tmp_path):
-    """Keeps what is compiled, as mixer/main.py does; seven runs compile the same."""
-    from jax.experimental.compilation_cache.compilation_cache import reset_cache
-
-    reset_cache()
-    jax.config.update("jax_enable_compilation_cache", True)
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "xla"))
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    jax.config.update("jax_enable_compilation_cache", False)
-    reset_cache()
-
-
 def test_a_run_stopped_in_every_phase_has_the_bits_of_an_undisturbed_one(
-    tmp_path, digits_config, monkeypatch, capfd, compilation_cache
+    tmp_path, digits_config, monkeypatch, capfd
 ):
     digits_config.checkpoint_every = 8
     digits_config.eval_every = 10
