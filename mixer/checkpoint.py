@@ -6,6 +6,7 @@ numbers are functions of (seed, step).
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Container, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ _ATOMICITY = ocp_options.AtomicityOptions(mode=ocp_options.AtomicityMode.COMMIT_
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
+    """What a run goes on with."""
+
     step: int
     state: TrainState
     meta: dict[str, Any]
@@ -52,17 +55,29 @@ class Checkpoints:
         policies = [checkpoint_managers.LatestN(keep), _Best(self._scores)]
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
-        self._unfinished = _names(directory)  # what there is before Orbax deletes the unfinished
-        self._manager = ocp.CheckpointManager(
-            directory,
+        self._policy = checkpoint_managers.AnyPreservationPolicy(policies)
+        steps = {name for name in _names(self.directory) if name.isdecimal()}
+        self._unfinished = steps - {str(step) for step in complete_steps(self.directory)}
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        """Returns Orbax's manager, which begins to delete what was not completed."""
+        return ocp.CheckpointManager(
+            self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+                preservation_policy=self._policy,
                 create=False,  # made by the first save: a refused run leaves nothing behind
                 enable_async_checkpointing=True,
                 cleanup_tmp_directories=True,
                 atomicity_options=_ATOMICITY,
+                lightweight_initialize=True,  # else it stumbles over a damaged file of a step
             ),
         )
+
+    def _reopen(self) -> None:
+        """Lets the manager see what is there now. Its `reload` reads every step, see above."""
+        self._manager.close()
+        self._manager = self._open()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -109,7 +124,9 @@ class Checkpoints:
             except DamagedCheckpoint as damage:
                 problems[step] = str(damage)
                 continue
-            self._move_aside(problems)
+            if problems:
+                self._move_aside(problems)
+            self._say_unfinished()
             scores = meta["scores"].get(self._best_by, {})
             self._scores |= {int(scored): score for scored, score in scores.items()}
             return Restored(step, state, meta)
@@ -191,19 +208,22 @@ class Checkpoints:
             self._raise_failure()
 
     def _fail(self, step: int, error: Exception) -> None:
-        path = self.directory / str(step)
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        self._failure = f"The checkpoint {path} could not be written: {lines[0][:500]}"
-        self._manager.reload()  # it has forgotten the steps that this one would have replaced
-        if step not in self._manager.all_steps() and jax.process_index() == 0:
+        path, reason = self.directory / str(step), lines[0][:500]
+        if step in complete_steps(self.directory):
+            _say(f"Some checkpoints before {path} could not be deleted: {reason}")
+        else:
+            self._failure = f"The checkpoint {path} could not be written: {reason}"
+            if jax.process_count() > 1:
+                self._raise_failure()
             with contextlib.suppress(OSError):  # the next start deletes what is left now
                 path.rmtree(missing_ok=True)
-        if jax.process_count() > 1:
-            self._raise_failure()
+        if jax.process_count() == 1:
+            self._reopen()  # the manager has forgotten the steps that this one would have replaced
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, ""
-        steps = ", ".join(map(str, self._manager.all_steps())) or "none"
+        steps = ", ".join(map(str, complete_steps(self.directory))) or "none"
         # Without the cause, hundreds of lines of Orbax's threads; its words are in the message.
         raise OSError(
             f"{failure}\nThe run ends. Complete checkpoints there: {steps}. Once there is room and "
@@ -212,7 +232,7 @@ class Checkpoints:
 
     def _newest_step(self, but: Container[int]) -> int | None:
         """Returns the newest complete step as process 0 sees it, without some; None if none."""
-        steps = [step for step in self._manager.all_steps() if step not in but]
+        steps = [step for step in complete_steps(self.directory) if step not in but]
         newest = int(multihost_utils.broadcast_one_to_all(np.int32(max(steps, default=-1))))
         return None if newest < 0 else newest
 
@@ -231,15 +251,12 @@ class Checkpoints:
             if jax.process_index() == 0:
                 (self.directory / str(step)).rename(path)
             _say(f"Checkpoint {step} is damaged: {problem}. It is {path} now.")
-        self._say_unfinished()
         multihost_utils.sync_global_devices("moved aside")
-        self._manager.reload()  # else it would not save those steps again
+        self._reopen()  # else the manager would not save those steps again
 
     def _say_unfinished(self) -> None:
-        steps = {str(step) for step in self._manager.all_steps()}
-        for name in sorted(self._unfinished - steps, key=len):
-            if name.isdecimal():
-                _say(f"Checkpoint {name} was never completed. It is deleted.")
+        for step in sorted(self._unfinished, key=int):
+            _say(f"Checkpoint {step} was never completed. It is deleted.")
 
 
 class _Best(checkpoint_managers.PreservationPolicy):
@@ -267,13 +284,16 @@ def _best(steps: Sequence[int], scores: dict[int, float]) -> int | None:
     return max(scored)[1] if scored else None
 
 
+def complete_steps(directory: epath.Path) -> list[int]:
+    """Returns the complete steps in a folder of checkpoints, in ascending order."""
+    is_complete = functools.partial(ocp.path.step.is_path_finalized, atomicity_options=_ATOMICITY)
+    names = filter(str.isdecimal, _names(directory))
+    return sorted(int(name) for name in names if is_complete(directory / name))
+
+
 def newest_step(directory: epath.Path) -> int | None:
     """Returns the newest complete step in a folder of checkpoints, or None."""
-    if not directory.is_dir():
-        return None
-    options = ocp.CheckpointManagerOptions(read_only=True, atomicity_options=_ATOMICITY)
-    with ocp.CheckpointManager(directory, options=options) as manager:
-        return manager.latest_step()
+    return max(complete_steps(directory), default=None)
 
 
 def _names(directory: epath.Path) -> set[str]:

@@ -13,7 +13,7 @@ import pytest
 from etils import epath
 
 from mixer import checkpoint
-from mixer.checkpoint import Checkpoints, newest_step
+from mixer.checkpoint import Checkpoints, complete_steps, newest_step
 from mixer.checkpoint_step import read_checkpoint, read_meta
 from mixer.checksum import array_checksums
 from mixer.sharding import create_mesh
@@ -188,6 +188,26 @@ def test_a_step_without_its_commit_file_does_not_count(tmp_path, state, capsys):
         assert checkpoints.latest_step() == 1
         assert checkpoints.restore_newest(abstract_of(state), accept).step == 1
     assert capsys.readouterr().out == "Checkpoint 2 was never completed. It is deleted.\n"
+
+
+def test_what_cannot_be_deleted_does_not_fail_the_save(tmp_path, state, monkeypatch, capsys):
+    def refuse(deleter: object, steps: list[int]) -> None:
+        if steps:
+            raise PermissionError(f"may not delete {steps}")
+
+    deleter = ocp.path.deleter.StandardCheckpointDeleter
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, state, {})
+        checkpoints.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(deleter, "delete_steps", refuse)
+            checkpoints.save(2, state, {})
+            assert checkpoints.failed_save(wait=True) == ""
+        message = f"Some checkpoints before {tmp_path}/2 could not be deleted: may not delete [1]\n"
+        assert capsys.readouterr().out == message
+        assert complete_steps(tmp_path) == [1, 2]
+        checkpoints.save(3, state, {})
+    assert complete_steps(tmp_path) == [3]
 
 
 def test_a_failed_save_is_reported_and_tried_again_once(tmp_path):

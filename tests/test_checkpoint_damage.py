@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from mixer.checkpoint import Checkpoints
+from mixer.checkpoint import Checkpoints, newest_step
 from mixer.checkpoint_step import read_checkpoint
 from mixer.checksum import array_checksums, json_checksum
 
@@ -163,6 +163,17 @@ def test_what_orbax_does_not_need_is_not_missed(folder, name):
     restored = restore(folder)
     assert restored.step == 3
     assert array_checksums(restored.state) == array_checksums(small_state(3))
+
+
+@pytest.mark.parametrize("text", ['{"commit_timestamp_nsecs": 1e400}', '{"metrics": 3}', "[]", ""])
+def test_nonsense_in_a_file_of_orbax_is_not_read(folder, text):
+    for step in (2, 3):
+        (folder / str(step) / "_CHECKPOINT_METADATA").write_text(text)
+    replace_state(folder / "3", flip_one_bit)
+    assert restore(folder).step == newest_step(folder) == 2
+    with Checkpoints(folder, keep=3) as checkpoints:
+        checkpoints.save(3, small_state(3), {})
+    assert restore(folder).step == 3
 
 
 def test_without_a_sound_checkpoint_there_is_an_error_and_nothing_is_moved(folder):
