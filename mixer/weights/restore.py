@@ -184,6 +184,8 @@ def _for_symmetric_images(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _step_directory(path: epath.Path) -> epath.Path:
+    if not path.is_absolute():  # as Orbax wants it
+        path = path.absolute()
     if (path / "state").is_dir():
         return path
     step = newest_step(path / "checkpoints")

@@ -43,7 +43,7 @@ def test_a_larger_image_gives_the_mean_over_its_tiles(golden):
 
 
 def test_the_checkpoint_of_a_run_becomes_the_model_that_was_evaluated(
-    tmp_path, digits_config, data_dir
+    tmp_path, digits_config, data_dir, monkeypatch
 ):
     digits_config.model.gelu_approximate = False
     digits_config.polyak_decay = 0.5
@@ -52,7 +52,8 @@ def test_the_checkpoint_of_a_run_becomes_the_model_that_was_evaluated(
     digits_config.eval_every = 4
     workdir = tmp_path / "workdir"
     train(digits_config, workdir)
-    loaded = load_model(str(workdir))
+    monkeypatch.chdir(tmp_path)
+    loaded = load_model("workdir")
     assert loaded.class_names == tuple("0123456789")
     assert (loaded.image_size, loaded.model.gelu_approximate) == (8, False)
     # The embedded test images are 8 x 8, so evaluation saw their pixels as they are.
