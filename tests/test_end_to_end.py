@@ -113,3 +113,10 @@ def test_the_quick_start_reaches_its_accuracy(tmp_path, data_dir):
         check=True,
     )
     assert read_metrics(finetuned)[-1]["test/top1"] >= 0.95
+
+
+@pytest.mark.slow
+def test_the_short_parts_of_the_torture():
+    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    command = [sys.executable, "-m", "torture", "kills=3", "signals", "processes"]
+    subprocess.run(command, cwd=ROOT, env={**environment(), **path}, check=True)
