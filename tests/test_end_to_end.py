@@ -119,4 +119,8 @@ def test_the_quick_start_reaches_its_accuracy(tmp_path, data_dir):
 def test_the_short_parts_of_the_torture():
     path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     command = [sys.executable, "-m", "torture", "kills=3", "signals", "processes"]
-    subprocess.run(command, cwd=ROOT, env={**environment(), **path}, check=True)
+    result = subprocess.run(
+        command, cwd=ROOT, env={**environment(), **path}, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "FAILED" not in result.stdout
