@@ -13,8 +13,10 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
-# Before TensorFlow is loaded: only its errors.
+# Before TensorFlow is loaded: only its errors, and not all of Keras, which it would load to no use
+# (and SciPy and scikit-learn with it) unless it looks for the older Keras, which is not installed.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",

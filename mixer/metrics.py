@@ -36,8 +36,9 @@ class MetricsWriter:
         self._active = active
         if not active:
             return
-        # Brings in TensorFlow, which no module outside mixer.data may do when it is imported.
-        from clu.metric_writers import SummaryWriter
+        # Brings in TensorFlow, which no module outside mixer.data may do when it is imported. (The
+        # writer of clu brings in Keras, too, which takes a second.)
+        from tensorboard.summary import Writer
 
         path = workdir / FILE_NAME
         kept = read_metrics(workdir, last_step=first_step)
@@ -46,14 +47,15 @@ class MetricsWriter:
         temporary.replace(path)
         self._exit = contextlib.ExitStack()  # a file in a bucket has no `close`, only a context
         self._file = self._exit.enter_context(path.open("a"))
-        self._events = SummaryWriter(str(workdir))
+        self._events = Writer(str(workdir))
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Writes the scalars of a step, flushed: a killed run loses none."""
         if self._active:
             self._file.write(json.dumps({"step": step, **scalars}) + "\n")
             self._file.flush()
-            self._events.write_scalars(step, scalars)
+            for name, value in scalars.items():
+                self._events.add_scalar(name, value, step)
             self._events.flush()
 
     def close(self) -> None:

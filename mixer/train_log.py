@@ -14,7 +14,6 @@ import optax
 from etils import epath
 
 from mixer.metrics import MetricsWriter, read_metrics
-from mixer.pictures import draw_curves, draw_images
 from mixer.progress import Progress
 
 # How many steps the host runs ahead of the metrics that it has seen. The device never waits for the
@@ -109,6 +108,8 @@ class TrainLog:
     def add_images(self, batch: dict[str, np.ndarray]) -> None:
         """Draws some images of a batch as the model sees them."""
         if self._active:
+            from mixer.pictures import draw_images  # Matplotlib, which a resumed run needs later
+
             draw_images(batch["images"], batch["labels"], self._workdir / "train_images.png")
 
     def add_evaluations(self, step: int, results: dict[str, dict[str, float]]) -> None:
@@ -123,6 +124,8 @@ class TrainLog:
         self._write(step, scalars)
         self._evaluated_step = step
         if self._active:
+            from mixer.pictures import draw_curves  # as above
+
             draw_curves(self._workdir)
 
     def is_evaluated(self, step: int) -> bool:

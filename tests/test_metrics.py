@@ -14,7 +14,7 @@ from mixer.pictures import draw_curves
 def bucket(monkeypatch: pytest.MonkeyPatch) -> epath.Path:
     """A path in gs:// that TensorFlow's file layer looks up in its in-memory file system."""
     import tensorflow as tf
-    from clu import metric_writers
+    from tensorboard import summary
 
     class Gfile:
         def __getattr__(self, name: str) -> Any:
@@ -24,9 +24,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> epath.Path:
     def in_memory(path: str) -> str:
         return path.replace("gs://", "ram://")
 
-    write_events = metric_writers.SummaryWriter
+    write_events = summary.Writer
     monkeypatch.setattr(type(epath.backend.tf_backend), "gfile", Gfile())
-    monkeypatch.setattr(metric_writers, "SummaryWriter", lambda path: write_events(in_memory(path)))
+    monkeypatch.setattr(summary, "Writer", lambda path: write_events(in_memory(path)))
     path = epath.Path("gs://bucket/run")
     path.mkdir(parents=True)
     return path

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
-from sklearn.datasets import load_digits
 
 _MAX_LEVEL = 16  # the scans hold grey levels 0 to 16
 
@@ -40,6 +39,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[int, dict[str, object]]]]:
         del dl_manager  # nothing to download
+        from sklearn.datasets import load_digits  # slow to load, and used once on a machine
+
         images, labels = load_digits(return_X_y=True)
         images = np.round(images.reshape(-1, 8, 8, 1) * (255 / _MAX_LEVEL)).astype(np.uint8)
         rank_in_class = np.zeros(len(labels), int)

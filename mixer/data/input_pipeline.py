@@ -23,6 +23,9 @@ tf.config.set_visible_devices([], "GPU")
 HostBatch = dict[str, np.ndarray]
 OnDamage = Callable[[int, list[str]], None]
 
+# Nothing here has to be rewritten for TensorFlow, which takes longer than to trace it.
+_as_written = tf.autograph.experimental.do_not_convert
+
 # Examples tried in the place of a damaged one before the data are given up.
 _MAX_REPLACEMENTS = 100
 
@@ -92,11 +95,13 @@ class TrainInput:
             examples = np.array(self._dataset.records.read(indices), object)
             return examples, step * self._order.batch_size + self._rows
 
+        @_as_written
         def load(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             examples, numbers = tf.numpy_function(read, [step], (tf.string, tf.int64))
             parsed = self._dataset.parse(tf.ensure_shape(examples, (len(self._rows),)))
             return parsed["image"], parsed["labels"], tf.ensure_shape(numbers, (len(self._rows),))
 
+        @_as_written
         def prepare(image: tf.Tensor, labels: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"images": self._preprocess(image, self._seed(number)), "labels": labels}
 
@@ -146,12 +151,14 @@ class EvalInput:
             examples = dataset.records.read(np.minimum(indices, num_examples - 1))
             return np.array(examples, object), indices < num_examples
 
+        @_as_written
         def load(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             examples, is_example = tf.numpy_function(read, [batch], (tf.string, tf.bool))
             parsed = dataset.parse(tf.ensure_shape(examples, (len(rows),)))
             is_example = tf.ensure_shape(is_example, (len(rows),))
             return parsed["image"], tf.where(is_example[:, None], parsed["labels"], -1)
 
+        @_as_written
         def prepare(image: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"images": preprocess(image), "labels": labels}
 
