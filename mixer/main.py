@@ -7,11 +7,14 @@ file and is executed: use only files that you trust.
 
 import os
 import sys
+import time
 import traceback
 
 from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
+
+_STARTED = time.monotonic()  # JAX and TensorFlow, which take seconds to import, come later
 
 # Before TensorFlow is loaded: only its errors, and not all of Keras, which it would load to no use
 # (and SciPy and scikit-learn with it) unless it looks for the older Keras, which is not installed.
@@ -63,13 +66,15 @@ def main(argv: list[str]) -> None:
 
     if _COMPILATION_CACHE.value:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(_COMPILATION_CACHE.value))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        # Small programs, too: a resumed run needs a dozen for the checksums, half a second's worth.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     distributed.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     try:
         train(
             _CONFIG.value,
             epath.Path(_WORKDIR.value or ""),
             allow_config_change=_ALLOW_CONFIG_CHANGE.value,
+            started=_STARTED,
         )
     except Preempted:
         jax.distributed.shutdown()

@@ -26,13 +26,14 @@ class TrainLog:
 
     Every `log_every` steps it writes and shows the means of the metrics since the last time. What
     it needs to go on after a resume comes from `state`, saved with the checkpoint. One process
-    writes and shows for all.
+    writes and shows for all. The program was `started` at that time of `time.monotonic`.
     """
 
     def __init__(
         self,
         workdir: epath.Path,
         *,
+        started: float,
         config: dict[str, Any],
         first_step: int,
         total_steps: int,
@@ -42,9 +43,10 @@ class TrainLog:
         schedule: optax.Schedule,
         saved: dict[str, Any],
     ):
-        self._start = time.monotonic()
+        self._started = started
         self._active = jax.process_index() == 0
         self._workdir = workdir
+        self._first_step = first_step
         self._total_steps = total_steps
         self._log_every = log_every
         self._schedule = schedule
@@ -98,9 +100,14 @@ class TrainLog:
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Takes the metrics of a step, still being computed, and reports an older step.
 
+        Waits for the first step, to say how long the start took.
+
         Raises:
           FloatingPointError: a metric of the older step is not finite.
         """
+        if step == self._first_step + 1:
+            jax.block_until_ready(metrics)
+            self.say(f"First step done {time.monotonic() - self._started:.1f} s after the start.")
         self._pending.append((step, metrics))
         if len(self._pending) > _STEPS_IN_FLIGHT:
             self._report(*self._pending.popleft())
@@ -183,7 +190,7 @@ class TrainLog:
 
     def _summary(self) -> str:
         latest, workdir = self._latest, self._workdir
-        wall_seconds = time.monotonic() - self._start
+        wall_seconds = time.monotonic() - self._started
         splits = [key.removesuffix("/top1") for key in latest if key.endswith("/top1")]
         accuracies = "".join(
             f"\n  {split + ' top-1':12} {latest[split + '/top1']:.2%} of "

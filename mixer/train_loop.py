@@ -24,13 +24,18 @@ from mixer.workdir_lock import workdir_lock
 
 
 def train(
-    config: ConfigDict, workdir: epath.Path, *, allow_config_change: bool = False
+    config: ConfigDict,
+    workdir: epath.Path,
+    *,
+    allow_config_change: bool = False,
+    started: float | None = None,
 ) -> dict[str, float]:
     """Runs the config to its last step.
 
     Starts from the newest sound checkpoint of the workdir, otherwise from the weights that
     `init_from` names, otherwise from scratch. Returns the last value of each metric
-    (`mixer/metrics.py` lists them).
+    (`mixer/metrics.py` lists them). The program was `started` at that time of `time.monotonic`;
+    None: now.
 
     Raises:
       ValueError: a config that cannot work, unread keys included, or one that differs from what
@@ -41,6 +46,7 @@ def train(
       Preempted: SIGTERM or Ctrl-C asked to stop; every finished step is saved. A SystemExit with
         code 0.
     """
+    started = time.monotonic() if started is None else started
     cfg = ConfigReader(config)
     mesh = create_mesh(**cfg.mesh)
     check_batch_size(cfg.batch_size, mesh, cfg.accumulation_steps)
@@ -81,6 +87,7 @@ def train(
         first_step, saved = (restored.step, restored.meta) if restored else (0, {})
         with TrainLog(
             workdir,
+            started=started,
             config=meta["config"],
             first_step=first_step,
             total_steps=training.total_steps,

@@ -1,6 +1,7 @@
 """What a run has cost, by a clock and devices of the test's own."""
 
 import json
+import time
 import types
 from typing import Any
 
@@ -33,6 +34,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def open_log(workdir, first_step: int, saved: dict[str, Any]) -> TrainLog:
     return TrainLog(
         workdir,
+        started=time.monotonic() - 20,
         config={},
         first_step=first_step,
         total_steps=9,
@@ -80,3 +82,14 @@ def test_the_cost_of_a_run_resumed_on_other_devices(tmp_path, monkeypatch, clock
         assert [line["model_flops_utilisation"] for line in lines] == [0.2, 0.05, 0.1]
     else:
         assert not any("model_flops_utilisation" in line for line in lines)
+
+
+def test_the_first_step_says_how_long_the_start_took(tmp_path, clock, capsys):
+    with open_log(tmp_path, first_step=4, saved={}) as log:
+        log.start_clock()
+        for step in (5, 6, 7):
+            train(log, clock, step, seconds=1)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("First step")]
+    (seconds,) = [float(line.split()[3]) for line in said]
+    assert said == [f"First step done {seconds:.1f} s after the start."]
+    assert 20 <= seconds < 40
