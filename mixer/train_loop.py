@@ -1,5 +1,6 @@
 """The training loop: builds every part once, then loops. The only file that knows all parts."""
 
+import gc
 import itertools
 import time
 from typing import Any
@@ -144,6 +145,7 @@ def train(
                 preemption.check()
                 batches = itertools.chain([first_batch], batches)
 
+                gc.enable()  # mixer/main.py turns it off
                 log.start_clock()
                 if is_due(first_step, cfg.eval_every) and not is_evaluated:
                     evaluate_all(first_step)
