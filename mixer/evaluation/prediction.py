@@ -78,17 +78,18 @@ def predict(
 def _read_images(
     paths: Sequence[pathlib.Path], *, size: int, crop: str, resize: int
 ) -> list[np.ndarray]:
-    from mixer.data.preprocess import make_eval_preprocess  # brings in TensorFlow
+    # They bring in TensorFlow.
+    from mixer.data.image_check import image_problem, size_problem
+    from mixer.data.preprocess import make_eval_preprocess
 
     preprocess = make_eval_preprocess(size=size, crop=crop, resize=resize)
     images = []
     for path in paths:
-        encoded = path.read_bytes()
-        try:
-            images.append(np.asarray(preprocess(encoded)))
-        except Exception as error:  # whatever the decoder raises
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"Expected a JPEG or PNG image in {path}; got: {reason}") from error
+        problem = size_problem(path.stat().st_size)
+        encoded = b"" if problem else path.read_bytes()
+        if problem := problem or image_problem(encoded):
+            raise ValueError(f"Expected a JPEG or PNG image in {path}; got: a file that {problem}.")
+        images.append(np.asarray(preprocess(encoded)))
     return images
 
 

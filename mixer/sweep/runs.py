@@ -150,6 +150,13 @@ def _check_same_config(sweep: Sweep, run: Run) -> None:
         old = json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):  # not there, or cut short by a kill
         return
+    except (ValueError, RecursionError) as error:  # no text, or nested too deep
+        old = error
+    if not isinstance(old, dict):
+        raise ValueError(
+            f"Expected the config of a run in {path}; got something else. Use another --workdir, "
+            "or delete that folder."
+        )
     new = sweep.run_config(run)
     changes = differences(old, new) + [
         f"{key}: {old.get(key)!r} before, {new.get(key)!r} now"
