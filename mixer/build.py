@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from mixer.config import ConfigReader
+from mixer.config import ConfigReader, count_steps
 from mixer.evaluation.classification import EvalStep, make_eval_step
 from mixer.flops import train_flops_per_image
 from mixer.losses import LOSSES
@@ -115,10 +115,7 @@ def build_training(
     if cfg.loss not in LOSSES:
         raise unknown_name("loss", cfg.loss, LOSSES)
     loss = LOSSES[cfg.loss]
-    if "num_steps" in cfg:
-        total_steps = cfg.num_steps
-    else:
-        total_steps = round(cfg.num_epochs * num_examples / cfg.batch_size)
+    total_steps = count_steps(cfg, lambda: num_examples)
     model = build_model(**cfg.model, num_classes=num_classes)
     schedule = create_schedule(
         learning_rate=cfg.optimizer.learning_rate,

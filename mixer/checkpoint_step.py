@@ -73,11 +73,17 @@ def read_meta(directory: epath.Path) -> dict[str, Any]:
         found = meta.pop("sha256")
     if found != json_checksum(meta):
         raise DamagedCheckpoint("metadata: it does not have its checksum")
-    if meta["schema"] != SCHEMA:
+    if meta.get("schema") != SCHEMA:
         raise ValueError(
             f"Expected a checkpoint of schema {SCHEMA} in {directory}; got schema "
-            f"{meta['schema']}. Use the version of this code that wrote it."
+            f"{meta.get('schema')}. Use the version of this code that wrote it."
         )
+    with _damage("metadata: it is not in its form"):  # a checksum is no proof of who wrote it
+        int(meta["step"])
+        for array in meta["arrays"].values():
+            np.empty(0, array["dtype"]).view(np.uint8)  # raises for objects
+            _ = [range(size) for size in array["shape"]]
+            str(array["checksum"])
     return meta
 
 

@@ -6,7 +6,7 @@ effect.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -94,6 +94,16 @@ class ConfigReader:
 def to_plain(config: ConfigDict) -> dict[str, Any]:
     """Returns the config as JSON holds it: nested dicts, lists for tuples."""
     return json.loads(config.to_json())
+
+
+def count_steps(config: "ConfigReader | Mapping[str, Any]", num_examples: Callable[[], int]) -> int:
+    """Returns the steps of a run: `num_steps` if the config has it, otherwise from `num_epochs`.
+
+    Only for the latter is `num_examples`, of an epoch, called.
+    """
+    if "num_steps" in config:
+        return config["num_steps"]
+    return round(config["num_epochs"] * num_examples() / config["batch_size"])
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -68,9 +68,18 @@ def read_metrics(workdir: epath.Path, *, last_step: float = math.inf) -> list[di
     """Returns the lines of `metrics.jsonl` up to a step, none if there is no file.
 
     A last line that a kill has cut short is left out.
+
+    Raises:
+      ValueError: another line is not one of ours.
     """
     path = workdir / FILE_NAME
     if not path.exists():
         return []
-    lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
-    return [line for line in lines if line["step"] <= last_step]
+    try:
+        lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+        return [line for line in lines if line["step"] <= last_step]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(
+            f"Expected a JSON object with a step in each line of {path}; got something else "
+            f"({type(error).__name__}: {error}). Correct that line, or move the file away."
+        ) from error

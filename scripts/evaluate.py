@@ -1,4 +1,4 @@
-"""Evaluates weights: python scripts/evaluate.py --weights=SOURCE --dataset=NAME
+"""Evaluates weights: python scripts/evaluate.py --weights=SOURCE [--dataset=NAME]
 
 Example: python scripts/evaluate.py --weights=imagenet1k/Mixer-B_16 --dataset=imagenet2012
 
@@ -6,6 +6,7 @@ SOURCE is a name of the catalogue of published weights, a .npz or .safetensors f
 a run, or one of its checkpoints. NAME is as in a config; imagenet2012_real counts a prediction as
 right if it is one of the reassessed labels of the image. --few_shot evaluates the features alone,
 with a linear probe of them, and so works for datasets that the weights were not trained on.
+The weights of a run are evaluated as the run was: its dataset and crop need no flags.
 """
 
 import json
@@ -19,17 +20,27 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "The weights, see above.", required=True)
-_DATASET = flags.DEFINE_string("dataset", None, "The dataset, see above.", required=True)
-_SPLIT = flags.DEFINE_string("split", "validation", "Its images to evaluate on.")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "Where TFDS keeps its datasets.")
+_DATASET = flags.DEFINE_string("dataset", None, "The dataset, see above; else that of the run.")
+_SPLIT = flags.DEFINE_string(
+    "split", None, "Its images to evaluate on; else the run's eval_splits.test, or validation."
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Where TFDS keeps its datasets; else as for the run."
+)
 _CROP = flags.DEFINE_list(
-    "crop", ["resmall_crop"], "resmall_crop, resize_crop (Appendix C), or both: a result for each."
+    "crop",
+    [],
+    "resmall_crop, resize_crop (Appendix C), or both: a result for each. Else that of the run, or "
+    "resmall_crop.",
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Side in pixels; else that of the training.", lower_bound=1
 )
 _EVAL_RESIZE = flags.DEFINE_integer(
-    "eval_resize", None, "Side before the crop; else 256 for 224.", lower_bound=1
+    "eval_resize",
+    None,
+    "Side before the crop; else that of the run, or 256 for 224.",
+    lower_bound=1,
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images per batch, on all devices together.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the activations.")
@@ -55,7 +66,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     try:
         shots = _parse_shots(_FEW_SHOT.value)
-        num_results = len(_CROP.value) * max(1, len(shots))
+        num_results = max(1, len(_CROP.value)) * max(1, len(shots))
         if _EXPECT.value is not None and num_results != 1:
             raise ValueError(f"Expected one result to compare with --expect; got {num_results}.")
         for result in _evaluate(shots):
@@ -73,13 +84,14 @@ def _parse_shots(numbers: list[str]) -> list[int]:
 
 def _evaluate(shots: list[int]) -> Any:
     # After the flags: JAX takes seconds.
-    from mixer.evaluation.validation import Images, evaluate_few_shot, evaluate_head
+    from mixer.evaluation.validation import evaluate_few_shot, evaluate_head, images_for
     from mixer.weights.restore import load_model
 
     loaded = load_model(
         _WEIGHTS.value, image_size=_IMAGE_SIZE.value, gelu=_GELU.value, dtype=_DTYPE.value
     )
-    images = Images(
+    images = images_for(
+        loaded,
         dataset=_DATASET.value,
         split=_SPLIT.value,
         data_dir=_DATA_DIR.value,
@@ -95,8 +107,8 @@ def _evaluate(shots: list[int]) -> Any:
 
 def _print(result: dict[str, Any]) -> None:
     if _JSON.value:
-        what = {"weights": _WEIGHTS.value, "dataset": _DATASET.value, "split": _SPLIT.value}
-        print(json.dumps({**what, "dtype": _DTYPE.value, **result}), flush=True)
+        what = {"weights": _WEIGHTS.value, "dtype": _DTYPE.value}
+        print(json.dumps({**what, **result}), flush=True)
         return
     view = f"{result['crop']}, {result['image_size']} of {result['resize']} pixels:"
     top1, count = f"top-1 {result['top1']:.2%}", f"{result['count']:,} images"

@@ -24,12 +24,19 @@ _CLASS_NAMES = flags.DEFINE_string(
     "A file with one name a line. Without it, the names that came with the weights, or ImageNet's "
     "if there are 1,000 classes.",
 )
-_CROP = flags.DEFINE_string("crop", "resmall_crop", "How images come to size, as for evaluation.")
+_CROP = flags.DEFINE_string(
+    "crop",
+    None,
+    "resmall_crop or resize_crop (Appendix C); without it that of the run, or resmall_crop.",
+)
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Side in pixels; else that of the training.", lower_bound=1
 )
 _EVAL_RESIZE = flags.DEFINE_integer(
-    "eval_resize", None, "Side before the crop; else 256 for 224.", lower_bound=1
+    "eval_resize",
+    None,
+    "Side before the crop; else that of the run, or 256 for 224.",
+    lower_bound=1,
 )
 _GELU = flags.DEFINE_enum("gelu", None, ["tanh", "exact"], "Else what the weights need.")
 

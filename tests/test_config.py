@@ -3,7 +3,7 @@
 import pytest
 from ml_collections import ConfigDict
 
-from mixer.config import ConfigReader, differences, to_plain
+from mixer.config import ConfigReader, count_steps, differences, to_plain
 
 
 def make_config() -> ConfigDict:
@@ -53,3 +53,14 @@ def test_differences_name_what_matters_and_skip_what_does_not():
         "seed: 1 before, 2 now",
     ]
     assert differences(to_plain(new), to_plain(new)) == []
+
+
+def test_steps_are_counted_from_epochs_unless_the_config_says_them():
+    epochs = {"num_epochs": 1.5, "batch_size": 64}
+    assert count_steps(epochs, lambda: 1433) == 34  # 33.6
+    assert count_steps(ConfigReader(ConfigDict(epochs)), lambda: 1433) == 34
+
+    def never() -> int:
+        raise AssertionError("the dataset has been opened")
+
+    assert count_steps({"num_steps": 7, "batch_size": 64}, never) == 7

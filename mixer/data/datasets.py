@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import io
+import json
 import pathlib
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +19,8 @@ from mixer.data.records import ArrayRecords, CachedRecords, Files, RandomSubset,
 from mixer.data.table import DATASETS, DatasetRow
 from mixer.data.tfrecords import TFRecords
 from mixer.suggestion import nearest, unknown_name
+
+_MAX_METADATA = 2**24  # bytes of features.json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +72,11 @@ def open_dataset(name: str, split: str, data_dir: str, *, fraction: float = 1.0)
     records = _subset(_open_records(info, split), fraction)
     label = info.features[row.label_key]
     class_names = tuple(getattr(label, "feature", label).names)
+    if len(class_names) != row.num_classes:
+        raise ValueError(
+            f"Expected {row.num_classes} names of classes in {info.data_dir}; got "
+            f"{len(class_names)}. Prepare it again."
+        )
     return Dataset(name, split, row.num_classes, class_names, records, parse)
 
 
@@ -90,7 +99,7 @@ def _subset(records: Records, fraction: float) -> Records:
 
 def _find_dataset(name: str, data_dir: str) -> tuple[DatasetRow, tfds.core.DatasetInfo]:
     base, _, version = name.partition(":")
-    if base == "digits":
+    if base == "digits" and str(Digits.VERSION) not in _list_versions(f"{data_dir}/digits"):
         _write_digits(data_dir)
     row = DATASETS.get(base)
     root = f"{data_dir}/{row.tfds_name if row else base}"
@@ -98,7 +107,7 @@ def _find_dataset(name: str, data_dir: str) -> tuple[DatasetRow, tfds.core.Datas
     found = [v for v in versions if version in ("", v)]
     if not found:
         raise _not_prepared(name, row, root, versions)
-    info = tfds.builder_from_directory(f"{root}/{found[-1]}").info
+    info = _read_info(f"{root}/{found[-1]}")
     if row is None:
         row = DatasetRow(base, info.features["label"].num_classes)
     feature = info.features[row.label_key]
@@ -109,6 +118,34 @@ def _find_dataset(name: str, data_dir: str) -> tuple[DatasetRow, tfds.core.Datas
             f"{num_classes}. It is another dataset, or was prepared with another list of classes."
         )
     return row, info
+
+
+def _read_info(folder: str) -> tfds.core.DatasetInfo:
+    """Returns what the JSON files of a dataset say of it.
+
+    Raises:
+      ValueError: they cannot be read, or name features that are none of TFDS's own.
+    """
+    try:
+        with tf.io.gfile.GFile(f"{folder}/features.json") as file:
+            _check_features(json.loads(file.read(_MAX_METADATA)))
+        return tfds.builder_from_directory(folder).info
+    except Exception as error:  # JSON, protobuf and TFDS raise many types
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"Expected the metadata of a dataset of TFDS in {folder}; got something else, or "
+            f"damaged: {reason[:300]}. Prepare it again."
+        ) from error
+
+
+def _check_features(tree: Any) -> None:
+    """Raises ValueError for a class that is not TFDS's: it imports any module that is named."""
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        if key in ("pythonClassName", "python_class_name", "type") and isinstance(value, str):
+            if not value.startswith("tensorflow_datasets."):
+                raise ValueError(f"the feature {value!r} is not one of TFDS")
+        elif isinstance(value, dict | list):
+            _check_features(value)
 
 
 def _list_versions(root: str) -> list[str]:

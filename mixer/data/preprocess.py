@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from mixer.data.image_check import check_pixels, check_size
 from mixer.data.randaugment import randaugment
 from mixer.suggestion import unknown_name
 
@@ -76,7 +77,7 @@ def make_eval_preprocess(*, size: int, crop: str, resize: int) -> EvalPreprocess
         )
 
     def preprocess(encoded: tf.Tensor) -> tf.Tensor:
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        image = _decode(encoded)
         resized = EVAL_CROPS[crop](image, resize)
         top, left = (tf.shape(resized)[0] - size) // 2, (tf.shape(resized)[1] - size) // 2
         cropped = resized[top : top + size, left : left + size]
@@ -117,12 +118,14 @@ def inception_crop(size: int, *, area: tuple[float, float]) -> TrainCrop:
             return begin, extent
 
         def decode_part() -> tf.Tensor:
-            begin, extent = sample(tf.io.extract_jpeg_shape(encoded))
+            shape = tf.io.extract_jpeg_shape(encoded)
+            with tf.control_dependencies([check_pixels(shape[:2])]):
+                begin, extent = sample(shape)
             window = tf.concat([begin[:2], extent[:2]], axis=0)
             return tf.io.decode_and_crop_jpeg(encoded, window, channels=3, dct_method=_DCT)
 
         def decode_whole() -> tf.Tensor:
-            image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+            image = _decode(encoded)
             begin, extent = sample(tf.shape(image))
             return tf.slice(image, begin, extent)
 
@@ -148,7 +151,7 @@ def random_crop(size: int, *, resize: int) -> TrainCrop:
         )
 
     def crop(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        image = _decode(encoded)
         target = _shorter_side_to(resize, image)
         image = tf.image.resize(image, target, tf.image.ResizeMethod.BILINEAR, antialias=True)
         image = tf.cast(tf.round(image), tf.uint8)
@@ -165,6 +168,11 @@ def resize_crop(image: tf.Tensor, resize: int) -> tf.Tensor:
 def resmall_crop(image: tf.Tensor, resize: int) -> tf.Tensor:
     """Returns the image with its shorter side `resize` long and its aspect ratio kept, float32."""
     return tf.image.resize(image, _shorter_side_to(resize, image), tf.image.ResizeMethod.AREA)
+
+
+def _decode(encoded: tf.Tensor) -> tf.Tensor:
+    with tf.control_dependencies([check_size(encoded)]):
+        return tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
 
 def _shorter_side_to(resize: int, image: tf.Tensor) -> tf.Tensor:

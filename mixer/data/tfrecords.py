@@ -13,6 +13,7 @@ import io
 import os
 import pathlib
 import struct
+import zipfile
 from collections.abc import Sequence
 
 import google_crc32c
@@ -102,12 +103,21 @@ def _load_index(path: str, files: Files) -> list[np.ndarray] | None:
     """Returns the index, or None if it cannot be read or the files have changed since."""
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
-            index = np.load(io.BytesIO(file.read()))
-            if index["sizes"].tolist() != files.sizes():
+            content = io.BytesIO(file.read())
+        examples = sum(instruction.examples_in_shard for instruction in files.instructions)
+        with zipfile.ZipFile(content) as archive:  # what it claims, before that is inflated
+            if sum(member.file_size for member in archive.infolist()) > 32 * examples + 2**20:
                 return None
-            return np.split(index["lengths"], np.cumsum(index["counts"])[:-1])
-    except (ValueError, KeyError, OSError, EOFError, tf.errors.OpError):
+        index = np.load(content)
+        if index["sizes"].tolist() != files.sizes():
+            return None
+        lengths = np.split(index["lengths"], np.cumsum(index["counts"])[:-1])
+    except (ValueError, KeyError, OSError, EOFError, MemoryError, zipfile.BadZipFile):
         return None
+    except tf.errors.OpError:
+        return None
+    ends = [int(np.sum(part + _HEADER.size + _FOOTER.size)) for part in lengths]
+    return lengths if ends == files.sizes() else None
 
 
 def _save_index(path: str, files: Files, lengths: list[np.ndarray]) -> None:
@@ -152,6 +162,8 @@ def _scan(path: str, size: int) -> np.ndarray:
             raise DamagedExample(f"The header of record {len(lengths)} of {path} is damaged.")
         lengths.append(_HEADER.unpack(header)[0])
         offset += _HEADER.size + lengths[-1] + _FOOTER.size
+        if offset > size:
+            raise DamagedExample(f"Record {len(lengths) - 1} of {path} is longer than the file.")
     return np.array(lengths, np.int64)
 
 

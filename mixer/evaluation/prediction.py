@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from mixer.device_batch import normalize_images
-from mixer.evaluation.validation import paper_resize
 from mixer.weights.restore import LoadedModel
 
 MAX_DRAWN = 60
@@ -39,12 +38,12 @@ def predict(
     class_names: Sequence[str],
     *,
     top: int,
-    crop: str,
+    crop: str | None = None,
     resize: int | None = None,
 ) -> list[Prediction]:
     """Returns the `top` classes of each image file, prepared as for an evaluation.
 
-    `crop` and `resize` as in `make_eval_preprocess`; a resize of None is the paper's.
+    `crop` and `resize` as in `make_eval_preprocess`, otherwise those of the weights' own recipe.
 
     Raises:
       ValueError: no file, a file that is not an image or is damaged, weights without a head, or
@@ -55,7 +54,12 @@ def predict(
         raise ValueError("Expected image files; got none.")
     if loaded.model.num_classes == 0:
         raise ValueError("Expected weights with a head to predict with; these have none.")
-    images = _read_images(paths, loaded.image_size, crop, resize)
+    images = _read_images(
+        paths,
+        size=loaded.image_size,
+        crop=crop or loaded.recipe.crop,
+        resize=resize or loaded.recipe.resize_for(loaded.image_size),
+    )
 
     @jax.jit
     def most_probable(params: Any, image: jax.Array) -> Sequence[jax.Array]:
@@ -72,19 +76,20 @@ def predict(
 
 
 def _read_images(
-    paths: Sequence[pathlib.Path], size: int, crop: str, resize: int | None
+    paths: Sequence[pathlib.Path], *, size: int, crop: str, resize: int
 ) -> list[np.ndarray]:
-    from mixer.data.preprocess import make_eval_preprocess  # brings in TensorFlow
+    # They bring in TensorFlow.
+    from mixer.data.image_check import image_problem, size_problem
+    from mixer.data.preprocess import make_eval_preprocess
 
-    preprocess = make_eval_preprocess(size=size, crop=crop, resize=resize or paper_resize(size))
+    preprocess = make_eval_preprocess(size=size, crop=crop, resize=resize)
     images = []
     for path in paths:
-        encoded = path.read_bytes()
-        try:
-            images.append(np.asarray(preprocess(encoded)))
-        except Exception as error:  # whatever the decoder raises
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"Expected a JPEG or PNG image in {path}; got: {reason}") from error
+        problem = size_problem(path.stat().st_size)
+        encoded = b"" if problem else path.read_bytes()
+        if problem := problem or image_problem(encoded):
+            raise ValueError(f"Expected a JPEG or PNG image in {path}; got: a file that {problem}.")
+        images.append(np.asarray(preprocess(encoded)))
     return images
 
 

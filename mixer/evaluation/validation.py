@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from mixer.evaluation import few_shot
 from mixer.evaluation.classification import evaluate, make_eval_step
+from mixer.evaluation.recipe import PAPER
 from mixer.losses import softmax_cross_entropy
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows, replicated
 from mixer.weights.restore import LoadedModel
@@ -23,28 +24,57 @@ HostBatches = Iterable[dict[str, np.ndarray]]
 class Images:
     """Which images are evaluated, and how they come to the size of the model.
 
-    `data_dir` as in `open_dataset`, `crops` and `resize` as in `make_eval_preprocess`; a resize of
-    None is the paper's (`paper_resize`). Each crop gives a result of its own.
+    `data_dir` as in `open_dataset`, `crops` and `resize` as in `make_eval_preprocess`. Each crop
+    gives a result of its own.
     """
 
     dataset: str
     split: str
     data_dir: str
     crops: Sequence[str]
-    resize: int | None
+    resize: int
     batch_size: int
 
 
-def paper_resize(image_size: int) -> int:
-    """Returns the size to which images are resized before the crop: 256 for 224 (Appendix C)."""
-    return round(image_size * 256 / 224)
+def images_for(
+    loaded: LoadedModel,
+    *,
+    dataset: str | None = None,
+    split: str | None = None,
+    data_dir: str | None = None,
+    crops: Sequence[str] = (),
+    resize: int | None = None,
+    batch_size: int,
+) -> Images:
+    """Returns the images to evaluate on; what is not given is that of the weights' own recipe.
+
+    Its split and folder are those of its dataset, so they do not count for another one.
+
+    Raises:
+      ValueError: the weights come without a dataset, and none is given.
+    """
+    recipe = loaded.recipe
+    if dataset is None and recipe.dataset is None:
+        raise ValueError(
+            "Expected --dataset=NAME; only the weights of a run say which images they are for."
+        )
+    if dataset not in (None, recipe.dataset):
+        recipe = dataclasses.replace(recipe, split=PAPER.split, data_dir=PAPER.data_dir)
+    return Images(
+        dataset=dataset or recipe.dataset or "",
+        split=split or recipe.split,
+        data_dir=recipe.data_dir if data_dir is None else data_dir,
+        crops=crops or (recipe.crop,),
+        resize=resize or recipe.resize_for(loaded.image_size),
+        batch_size=batch_size,
+    )
 
 
 def evaluate_head(loaded: LoadedModel, images: Images) -> Iterator[dict[str, Any]]:
     """Yields a result for each crop: `top1` in [0, 1], `correct` and `count` of images.
 
     An image counts if it has a label, and is correct if the prediction is one of its labels.
-    `crop`, `resize` and `image_size` tell how it came to the model.
+    `dataset`, `split`, `crop`, `resize` and `image_size` tell how it came to the model.
 
     Raises:
       ValueError: weights without a head or for other classes, unknown names, or a size or batch
@@ -123,7 +153,7 @@ def _open(
     for crop in images.crops:
         eval_input = EvalInput(
             dataset,
-            make_eval_preprocess(size=loaded.image_size, crop=crop, resize=_resize(loaded, images)),
+            make_eval_preprocess(size=loaded.image_size, crop=crop, resize=images.resize),
             batch_size=images.batch_size,
             rows=local_rows(batch_sharding(mesh), images.batch_size),
             prefetch=2,
@@ -134,12 +164,9 @@ def _open(
     return dataset.num_classes, batches_of
 
 
-def _resize(loaded: LoadedModel, images: Images) -> int:
-    return images.resize or paper_resize(loaded.image_size)
-
-
 def _view(loaded: LoadedModel, images: Images, crop: str) -> dict[str, Any]:
-    return {"crop": crop, "resize": _resize(loaded, images), "image_size": loaded.image_size}
+    where = {"dataset": images.dataset, "split": images.split}
+    return {**where, "crop": crop, "resize": images.resize, "image_size": loaded.image_size}
 
 
 def _check_head(num_head_classes: int, num_classes: int, dataset: str) -> None:

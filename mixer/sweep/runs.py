@@ -19,7 +19,7 @@ from typing import Any
 
 from etils import epath
 
-from mixer.config import differences
+from mixer.config import count_steps, differences
 from mixer.metrics import read_metrics
 from mixer.sweep import report
 from mixer.sweep.plan import PROGRAM, Outcomes, Run, Sweep, count_to_do, runs_to_do
@@ -124,22 +124,21 @@ def _read_result(folder: pathlib.Path, config: dict[str, Any]) -> dict[str, floa
     """Returns the evaluation after the last step, None of a run that has not come so far."""
     lines = read_metrics(epath.Path(folder))
     evaluations = [line for line in lines if any(key.endswith("/top1") for key in line)]
-    if evaluations and evaluations[-1]["step"] == _total_steps(config):
+    if evaluations and evaluations[-1]["step"] == count_steps(
+        config, lambda: _num_examples(config)
+    ):
         return evaluations[-1]
     return None
 
 
-def _total_steps(config: dict[str, Any]) -> int:
-    if "num_steps" in config:
-        return config["num_steps"]
-    images = _num_examples(
-        *(config["dataset"], config["train_split"], config["data_dir"], config["train_fraction"])
+def _num_examples(config: dict[str, Any]) -> int:
+    return _count_examples(
+        *(config[key] for key in ("dataset", "train_split", "data_dir", "train_fraction"))
     )
-    return round(config["num_epochs"] * images / config["batch_size"])
 
 
 @functools.cache
-def _num_examples(dataset: str, split: str, data_dir: str, fraction: float) -> int:
+def _count_examples(dataset: str, split: str, data_dir: str, fraction: float) -> int:
     from mixer.data.datasets import open_dataset  # brings in TensorFlow
 
     return len(open_dataset(dataset, split, data_dir, fraction=fraction).records)
@@ -151,6 +150,13 @@ def _check_same_config(sweep: Sweep, run: Run) -> None:
         old = json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):  # not there, or cut short by a kill
         return
+    except (ValueError, RecursionError) as error:  # no text, or nested too deep
+        old = error
+    if not isinstance(old, dict):
+        raise ValueError(
+            f"Expected the config of a run in {path}; got something else. Use another --workdir, "
+            "or delete that folder."
+        )
     new = sweep.run_config(run)
     changes = differences(old, new) + [
         f"{key}: {old.get(key)!r} before, {new.get(key)!r} now"

@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from mixer.checkpoint import newest_step
 from mixer.checkpoint_step import read_checkpoint
+from mixer.evaluation.recipe import PAPER, EvalRecipe, recipe_of
 from mixer.models.mixer import MlpMixer
 from mixer.suggestion import nearest, unknown_name
 from mixer.weights import read_params
@@ -34,6 +35,7 @@ class Weights:
     image_size: int  # side in pixels
     gelu_approximate: bool | None = None
     class_names: tuple[str, ...] | None = None
+    recipe: EvalRecipe = PAPER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,7 @@ class LoadedModel:
     params: dict[str, Any]
     image_size: int  # side in pixels
     class_names: tuple[str, ...] | None
+    recipe: EvalRecipe = PAPER
 
 
 def load_weights(source: str) -> Weights:
@@ -63,14 +66,7 @@ def load_weights(source: str) -> Weights:
         return _weights(params, description, gelu_approximate=published.gelu_approximate)
     path = epath.Path(source).expanduser()
     if path.is_dir():
-        step_directory = _step_directory(path)
-        params, meta = read_checkpoint(step_directory)
-        return _weights(
-            params,
-            f"checkpoint of step {meta['step']:,}",
-            gelu_approximate=meta["config"]["model"]["gelu_approximate"],
-            class_names=tuple(meta["class_names"]),
-        )
+        return _checkpoint_weights(_step_directory(path))
     if path.suffix in (".npz", ".safetensors"):
         return _weights(*read_params(path))
     raise ValueError(
@@ -154,7 +150,23 @@ def load_model(
     del fields["num_tokens"]
     approximate = weights.gelu_approximate is not False if gelu is None else GELUS[gelu]
     model = MlpMixer(**fields, gelu_approximate=approximate, dtype=dtype)
-    return LoadedModel(model, params, image_size, weights.class_names)
+    return LoadedModel(model, params, image_size, weights.class_names, weights.recipe)
+
+
+def _checkpoint_weights(step_directory: epath.Path) -> Weights:
+    params, meta = read_checkpoint(step_directory)
+    try:
+        known = {
+            "gelu_approximate": bool(meta["config"]["model"]["gelu_approximate"]),
+            "class_names": tuple(map(str, meta["class_names"])),
+            "recipe": recipe_of(meta["config"]),
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected the config of a run in the checkpoint {step_directory}; it lacks what is "
+            f"needed ({type(error).__name__}: {error}). Use another checkpoint."
+        ) from error
+    return _weights(params, f"checkpoint of step {meta['step']:,}", **known)
 
 
 def _weights(params: dict[str, Any], description: str, **known: Any) -> Weights:

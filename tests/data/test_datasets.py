@@ -1,5 +1,7 @@
 """Every row of the table of datasets runs, on mock data that TFDS makes from its own metadata."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -155,3 +157,24 @@ def test_a_cache_that_would_not_fit_is_refused(data_dir, monkeypatch):
     monkeypatch.setattr(dataset.records, "num_bytes", lambda: 2**50)
     with pytest.raises(ValueError, match=r"1048576.0 GiB of raw examples .* memory; .* are free"):
         cached(dataset, "raw", np.arange(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "features.json",
+            '{"pythonClassName": "antigravity.X"}',
+            "'antigravity.X' is not one",
+        ),
+        ("features.json", "[" * 100_000, "maximum recursion depth"),
+        ("label.labels.txt", "a\n" * 11, "Expected 10 names of classes in .*digits.*; got 11"),
+    ],
+)
+def test_metadata_that_are_not_those_of_tfds_are_refused(
+    name, content, message, data_dir, tmp_path
+):
+    copy = shutil.copytree(data_dir, tmp_path / "data")
+    (copy / "digits" / "1.0.0" / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        open_dataset("digits", "test", str(copy))

@@ -1,5 +1,6 @@
 """Random access to records in every kind of file, checksums, indices, folders of images."""
 
+import io
 import pathlib
 import shutil
 
@@ -117,11 +118,16 @@ def test_the_index_is_made_once_and_again_when_the_files_change(
         file.write(pathlib.Path(tfrecord_files.paths[0]).read_bytes()[:16])  # an empty record
     with pytest.raises(DamagedExample, match="Expected 5 records in .*00000-of-00003.* found 6"):
         TFRecords(Files(tfrecord_files.instructions), tmp_path / "cache")
-    index.write_bytes(b"not an index")
-    scans.clear()
     restored = write_tfrecords(str(tmp_path))
-    assert list(TFRecords(restored, tmp_path / "cache").read(np.arange(10))) == EXPECTED
-    assert len(scans) == 3
+    sizes = restored.sizes()
+    bomb, lie = io.BytesIO(), io.BytesIO()
+    np.savez_compressed(bomb, lengths=np.zeros(2**20), counts=[4, 3, 3], sizes=sizes)
+    np.savez(lie, lengths=np.full(10, 2**40), counts=[4, 3, 3], sizes=sizes)
+    for content in (b"not an index", bomb.getvalue(), lie.getvalue()):
+        index.write_bytes(content)
+        scans.clear()
+        assert list(TFRecords(restored, tmp_path / "cache").read(np.arange(10))) == EXPECTED
+        assert len(scans) == 3
 
 
 def test_the_index_goes_to_the_cache_where_the_data_cannot_be_written(

@@ -9,7 +9,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from mixer.data.records import DamagedExample
-from mixer.evaluation.validation import Images, evaluate_few_shot, evaluate_head, paper_resize
+from mixer.evaluation.recipe import PAPER, recipe_of
+from mixer.evaluation.validation import Images, evaluate_few_shot, evaluate_head, images_for
 from mixer.models import build_model
 from mixer.weights.restore import LoadedModel
 
@@ -17,7 +18,7 @@ BOTH = ("resize_crop", "resmall_crop")
 
 
 def images_of(folder, **changes) -> Images:
-    images = Images(f"folder:{folder}", "test", "", BOTH, resize=None, batch_size=8)
+    images = Images(f"folder:{folder}", "test", "", BOTH, resize=9, batch_size=8)
     return dataclasses.replace(images, **changes)
 
 
@@ -25,12 +26,33 @@ def test_both_crops_of_the_paper_in_one_go(colour_folder, colour_model):
     results = list(evaluate_head(colour_model(3), images_of(colour_folder)))
     # 4 + 3 + 2 of 11: the first image of each class is red.
     counts = {"top1": 9 / 11, "correct": 9, "count": 11}
-    view = {"resize": 9, "image_size": 8}
+    view = {"dataset": f"folder:{colour_folder}", "split": "test", "resize": 9, "image_size": 8}
     assert results == [{"crop": crop, **view, **counts} for crop in BOTH]
 
 
 def test_the_resize_of_the_paper():
-    assert [paper_resize(size) for size in (224, 448, 16)] == [256, 512, 18]
+    assert [PAPER.resize_for(size) for size in (224, 448, 16)] == [256, 512, 18]
+
+
+def test_what_is_not_asked_for_is_as_in_the_run(colour_model):
+    config = {"dataset": "cifar10:3.0.2", "data_dir": "/data", "image_size": 4, "eval_resize": 6}
+    config |= {"eval_crop": "resize_crop", "eval_splits": {"minival": "train[98%:]", "test": "t"}}
+    loaded = dataclasses.replace(colour_model(3), recipe=recipe_of(config))
+    of_run = Images("cifar10:3.0.2", "t", "/data", ("resize_crop",), resize=12, batch_size=8)
+    assert images_for(loaded, batch_size=8) == of_run  # the model is for 8 pixels, twice the run's
+    asked = {"split": "test[:9%]", "data_dir": "", "crops": BOTH, "resize": 9}
+    assert images_for(loaded, **asked, batch_size=8) == dataclasses.replace(of_run, **asked)
+    of_other = dataclasses.replace(of_run, dataset="digits", split="validation", data_dir="")
+    assert images_for(loaded, dataset="digits", batch_size=8) == of_other
+    del config["eval_splits"]["test"]
+    assert recipe_of(config).split == "validation"
+
+
+def test_weights_of_no_run_need_a_dataset(colour_model):
+    with pytest.raises(ValueError, match="Expected --dataset=NAME"):
+        images_for(colour_model(3), batch_size=8)
+    images = images_for(colour_model(3), dataset="digits", batch_size=8)
+    assert images == Images("digits", "validation", "", ("resmall_crop",), resize=9, batch_size=8)
 
 
 REAL_LABELS = [[5], [], [7, 5], [1, 2, 3], [], [999, 0], [5, 9], [], [2], [4, 5, 6], [3]]
@@ -67,7 +89,7 @@ def test_sets_of_labels_count_exactly_the_images_that_have_one(real_dir):
     params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3)))["params"]
     params["head"]["bias"] = params["head"]["bias"].at[5].set(1.0)  # always predicts 5
     loaded = LoadedModel(model, params, 32, None)
-    images = Images("imagenet2012_real", "validation", real_dir, BOTH[:1], None, batch_size=8)
+    images = Images("imagenet2012_real", "validation", real_dir, BOTH[:1], 37, batch_size=8)
     (result,) = evaluate_head(loaded, images)
     # 5 is among the labels of images 0, 2, 6 and 9; three have none.
     assert (result["correct"], result["count"]) == (4, 8)
@@ -79,7 +101,8 @@ def test_a_probe_of_weights_that_know_other_classes_or_none(colour_folder, colou
         loaded, images = colour_model(num_classes), images_of(colour_folder, crops=BOTH[:1])
         results = list(evaluate_few_shot(loaded, images, train_split="train", shots=[2, 1]))
         counts = {"seeds": 3, "top1": 9 / 11, "count": 11}
-        view = {"crop": BOTH[0], "resize": 9, "image_size": 8}
+        view = {"dataset": images.dataset, "split": "test", "crop": BOTH[0]}
+        view |= {"resize": 9, "image_size": 8}
         assert results == [{**view, "shots": shots, **counts} for shots in (2, 1)]
 
 

@@ -3,7 +3,8 @@
     bash scripts/torture.sh [PART ...]
 
 PART[=NUMBER] is one of
-  kills      kill -9 at 50 random moments of one run; NUMBER of them
+  kills      kill -9 at 50 random moments of one run, then a SIGTERM; NUMBER of them
+  forks      kill -9 at 5 moments of a shorter run in forks of one process, in half a minute
   signals    SIGTERM in each of five phases, with one and with two processes
   processes  one process with two devices, two with one, and switched in the middle
   goodput    ten minutes with one kill -9 a minute; NUMBER of minutes
@@ -18,8 +19,19 @@ import tempfile
 from torture import goodput, kills, processes, signals
 from torture.images import write_images
 
+
+def _forks(folder: pathlib.Path, images: pathlib.Path) -> list[tuple[str, str, bool]]:
+    from torture import forks  # imports the whole program
+
+    sizes = {"hidden_dim": 16, "tokens_mlp_dim": 8, "channels_mlp_dim": 32}
+    changes = [f"--config.model.{key}={value}" for key, value in sizes.items()]
+    changes += ["--config.randaugment.layers=0", "--config.eval_every=1000"]
+    return kills.torture(folder, images, 5, steps=60, changes=changes, start=forks.start)
+
+
 PARTS = {
     "kills": functools.partial(kills.torture, kills=50),
+    "forks": _forks,
     "signals": signals.torture,
     "processes": processes.torture,
     "goodput": functools.partial(goodput.torture, minutes=10),

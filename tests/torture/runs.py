@@ -6,7 +6,8 @@ import pathlib
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -88,7 +89,13 @@ def start(
     return started
 
 
-def finish(workdir: pathlib.Path, flags: Sequence[str], **options: int) -> None:
+def finish(
+    workdir: pathlib.Path,
+    flags: Sequence[str],
+    *,
+    start: Callable[..., list[Any]] = start,
+    **options: int,
+) -> None:
     """Runs to the end.
 
     Raises:

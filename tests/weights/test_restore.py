@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mixer.data.datasets import open_dataset
+from mixer.evaluation.recipe import EvalRecipe
 from mixer.metrics import read_metrics
 from mixer.models.mixer import MlpMixer
 from mixer.train_loop import train
@@ -55,6 +56,7 @@ def test_the_checkpoint_of_a_run_becomes_the_model_that_was_evaluated(
     loaded = load_model("workdir")
     assert loaded.class_names == tuple("0123456789")
     assert (loaded.image_size, loaded.model.gelu_approximate) == (8, False)
+    assert loaded.recipe == EvalRecipe("resize_crop", 8, 8, "digits", "test", data_dir)
     # The embedded test images are 8 x 8, so evaluation saw their pixels as they are.
     dataset = open_dataset("digits", "test", data_dir)
     parsed = dataset.parse(dataset.records.read(np.arange(364)))

@@ -1,0 +1,44 @@
+"""Runs in forks of this process, which has the program imported: a start without its imports.
+
+Each is a process of its own, so a `kill -9` is a real one. JAX must not have started here.
+"""
+
+import multiprocessing.context
+import os
+import pathlib
+import runpy
+import sys
+from collections.abc import Sequence
+
+# What the program imports only after its flags, or with its first batch.
+import clu.metric_writers  # noqa: F401
+
+import mixer.data.datasets
+import mixer.data.input_pipeline
+import mixer.train_loop  # noqa: F401
+
+
+class Fork(multiprocessing.context.ForkProcess):
+    """A process with the methods of `subprocess.Popen` that are used here."""
+
+    def poll(self) -> int | None:
+        return self.exitcode
+
+    def wait(self) -> int | None:
+        self.join()
+        return self.exitcode
+
+
+def start(workdir: pathlib.Path, flags: Sequence[str], *, output: pathlib.Path) -> list[Fork]:
+    """Starts a run on one CPU device, as `runs.start` does; returns its only process."""
+    fork = Fork(target=_run, args=([f"--workdir={workdir}", *flags], f"{output}.0"))
+    fork.start()
+    return [fork]
+
+
+def _run(arguments: list[str], output: str) -> None:
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, sys.stdout.fileno())
+    os.dup2(descriptor, sys.stderr.fileno())
+    sys.argv = ["mixer.main", *arguments]
+    runpy.run_module("mixer.main", run_name="__main__")
