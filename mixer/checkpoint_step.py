@@ -23,7 +23,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
 from mixer.checksum import array_checksums, json_checksum, leaf_name
 from mixer.train_state import TrainState
@@ -146,22 +145,6 @@ def read_checkpoint(directory: epath.Path) -> tuple[dict[str, Any], dict[str, An
         raise ValueError(
             f"The checkpoint {directory} is damaged: {damage}. Use another one of the run."
         ) from damage
-
-
-@contextlib.contextmanager
-def all_agree() -> Iterator[None]:
-    """Raises DamagedCheckpoint in all processes if one of them does so inside."""
-    problem = ""
-    try:
-        yield
-    except DamagedCheckpoint as damage:
-        problem = str(damage)
-    mine = np.zeros(500, np.uint8)  # as much as is told to the others
-    text = np.frombuffer(problem.encode()[: mine.size], np.uint8)
-    mine[: text.size] = text
-    for theirs in np.reshape(multihost_utils.process_allgather(mine), (-1, mine.size)):
-        if theirs.any():
-            raise DamagedCheckpoint(bytes(theirs).rstrip(b"\0").decode(errors="replace"))
 
 
 def _read_params(directory: epath.Path, meta: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import test_multihost
 from ml_collections import ConfigDict
 from test_checkpoint_damage import edit_meta, files_of, largest_data, put, truncate
 
-from mixer import checkpoint_step, train_log, train_loop
+from mixer import checkpoint_step, run, train_log, train_loop
 from mixer.checkpoint import Checkpoints
 from mixer.checkpoint_step import read_checkpoint
 from mixer.config import ConfigReader
@@ -184,7 +184,7 @@ def test_a_save_that_fails_twice_ends_the_run(config, monkeypatch, tmp_path):
 def test_the_best_step_stays_and_is_named(config, whole, monkeypatch, capsys, tmp_path):
     accuracies = iter((0.5, 0.7, 0.6, 0.7, 0.1, 0.2, 0.3, 0.4))
     evaluate = lambda *args: {"top1": next(accuracies), "loss": 1.0, "count": 364}  # noqa: E731
-    monkeypatch.setattr(train_loop, "evaluate", evaluate)
+    monkeypatch.setattr(run, "evaluate", evaluate)
     config.eval_every, config.checkpoint_every, config.keep_checkpoints = 2, 2, 1
     config.keep_every, config.best_by = 6, "test/top1"
     workdir = tmp_path / "best"
@@ -377,6 +377,7 @@ import pathlib, shutil, sys
 import jax
 from mixer import checkpoint_step, distributed
 from mixer.checkpoint import Checkpoints
+from mixer.checkpoint_restore import restore_newest
 from mixer.checksum import array_checksums
 from mixer.sharding import create_mesh, state_sharding
 port, process, folder = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
@@ -391,25 +392,25 @@ def state_of(step):
 with Checkpoints(folder, keep=9) as checkpoints:
     for step in (1, 2, 3):
         checkpoints.save(step, state_of(step), {})
-    checkpoints.wait()
-    if process == 0:
-        shutil.rmtree(folder / "3" / "state")
-        shutil.copytree(folder / "1" / "state", folder / "3" / "state")
-    jax.experimental.multihost_utils.sync_global_devices("damaged")
-    read_state = checkpoint_step.read_state
+if process == 0:
+    shutil.rmtree(folder / "3" / "state")
+    shutil.copytree(folder / "1" / "state", folder / "3" / "state")
+jax.experimental.multihost_utils.sync_global_devices("damaged")
+read_state = checkpoint_step.read_state
 
-    def read(directory, abstract_state):
-        if process == 1 and directory.name == "2":
-            raise checkpoint_step.DamagedCheckpoint("arrays: only process 1 cannot read them")
-        return read_state(directory, abstract_state)
+def read(directory, abstract_state):
+    if process == 1 and directory.name == "2":
+        raise checkpoint_step.DamagedCheckpoint("arrays: only process 1 cannot read them")
+    return read_state(directory, abstract_state)
 
-    checkpoint_step.read_state = read
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state_of(0)
-    )
-    restored = checkpoints.restore_newest(abstract, lambda step, meta: None)
-    assert array_checksums(restored.state) == array_checksums(state_of(1))
-    print("restored", restored.step)
+checkpoint_step.read_state = read
+abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state_of(0)
+)
+restored = restore_newest(folder, abstract)
+assert array_checksums(restored.state) == array_checksums(state_of(1))
+print("restored", restored.step)
+with Checkpoints(folder, keep=9) as checkpoints:
     checkpoints.save(3, state_of(3), {})
 """
 
