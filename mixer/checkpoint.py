@@ -11,9 +11,12 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 
-from mixer.checkpoint_folder import ATOMICITY, complete_steps, newest_step, say
+from mixer import checkpoint_processes
+from mixer.checkpoint_folder import ATOMICITY, complete_steps, newest_step
 from mixer.checkpoint_policy import best_step, preservation_policy
+from mixer.checkpoint_processes import FailedElsewhere, first_problem, say
 from mixer.checkpoint_step import items_to_save
 from mixer.train_state import TrainState
 
@@ -49,12 +52,14 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         """Returns Orbax's manager, which begins to delete what was not completed."""
+        barrier = checkpoint_processes.barrier if jax.process_count() > 1 else None
         return ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._policy,
                 create=False,  # made by the first save: a refused run leaves nothing behind
                 enable_async_checkpointing=True,
+                async_options=ocp.AsyncOptions(barrier_sync_fn=barrier),
                 cleanup_tmp_directories=True,
                 atomicity_options=ATOMICITY,
                 lightweight_initialize=True,  # else it stumbles over a damaged file of a step
@@ -66,7 +71,9 @@ class Checkpoints:
 
     def __exit__(self, *exc_info: object) -> None:
         try:
-            self.wait()
+            # Of several processes one that fails alone must not wait for what the others say.
+            if exc_info[0] is None or jax.process_count() == 1:
+                self.wait()
         finally:
             self._manager.close()
 
@@ -94,7 +101,11 @@ class Checkpoints:
         try:
             is_saved = self._manager.save(step, args=items)
         except Exception as error:  # Orbax raises what the file system does, and other types
-            self._fail(step, error)
+            self._failure = self._failure_of(step, error)
+            if jax.process_count() > 1:  # the others may have begun to write
+                self._raise_failure()
+            if self._failure:
+                self._clear_away(step)
         else:
             assert is_saved, f"step {step} is not after {newest_step(self.directory)}"
             self._saving = step
@@ -105,17 +116,22 @@ class Checkpoints:
         """Returns what went wrong in the last save, "" if nothing did or it has not ended.
 
         Cheap, so call it every step, then save once more: Orbax keeps silent about a failed
-        background save until somebody waits for it.
-
-        Raises:
-          OSError: it failed, and there are several processes, which cannot all know it now.
+        background save until somebody waits for it. Several processes know it only when all wait,
+        at the next save: each of them learns at another step whether the last one has ended.
         """
-        if self._saving is not None and (wait or not self._manager.is_saving_in_progress()):
+        is_known = jax.process_count() == 1 and not self._manager.is_saving_in_progress()
+        if self._saving is not None and (wait or is_known):
             step, self._saving = self._saving, None
+            failure = ""
             try:
                 self._manager.wait_until_finished()
+            except FailedElsewhere:
+                pass  # there they know more
             except Exception as error:
-                self._fail(step, error)
+                failure = self._failure_of(step, error)
+            self._failure = first_problem(failure)
+            if self._failure:
+                self._clear_away(step)
         return self._failure
 
     def wait(self) -> None:
@@ -127,22 +143,29 @@ class Checkpoints:
         if self.failed_save(wait=True):
             self._raise_failure()
 
-    def _fail(self, step: int, error: Exception) -> None:
+    def _failure_of(self, step: int, error: Exception) -> str:
+        """Returns why that step is not complete; "" if it is, and only others are not deleted."""
         lines = str(error).strip().splitlines() or [type(error).__name__]
         path, reason = self.directory / str(step), lines[0][:500]
-        if step in complete_steps(self.directory):
-            say(f"Some checkpoints before {path} could not be deleted: {reason}")
-        else:
-            self._failure = f"The checkpoint {path} could not be written: {reason}"
-            if jax.process_count() > 1:
-                self._raise_failure()
+        if step not in complete_steps(self.directory):
+            return f"The checkpoint {path} could not be written: {reason}"
+        say(f"Some checkpoints before {path} could not be deleted: {reason}")
+        if jax.process_count() == 1:  # of several only the first has tried
+            self._reopen()
+        return ""
+
+    def _clear_away(self, step: int) -> None:
+        if jax.process_index() == 0:
             with contextlib.suppress(OSError):  # the next start deletes what is left now
-                path.rmtree(missing_ok=True)
-        if jax.process_count() == 1:
-            # The manager has forgotten the steps that this one would have replaced. Its own
-            # `reload` reads every step, see above.
-            self._manager.close()
-            self._manager = self._open()
+                (self.directory / str(step)).rmtree(missing_ok=True)
+        multihost_utils.sync_global_devices("cleared away")
+        self._reopen()
+
+    def _reopen(self) -> None:
+        """Lets the manager see the steps that are there: it has forgotten those that the failed one
+        would have replaced. Its own `reload` reads every step, see above."""
+        self._manager.close()
+        self._manager = self._open()
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, ""

@@ -5,7 +5,6 @@ A save that was cut short leaves the folder of its step without the file that en
 
 import functools
 
-import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import options as ocp_options
@@ -39,9 +38,3 @@ def all_steps(directory: epath.Path) -> list[int]:
 def names(directory: epath.Path) -> set[str]:
     """Returns the names of what is in a folder; nothing is in one that is not there."""
     return {path.name for path in directory.iterdir()} if directory.is_dir() else set()
-
-
-def say(text: str) -> None:
-    """Prints a line; the log of the run begins only when it is known where it goes on."""
-    if jax.process_index() == 0:
-        print(text, flush=True)

@@ -14,7 +14,8 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from mixer import checkpoint_step
-from mixer.checkpoint_folder import all_steps, complete_steps, names, say
+from mixer.checkpoint_folder import all_steps, complete_steps, names
+from mixer.checkpoint_processes import first_problem, say
 from mixer.checkpoint_step import DamagedCheckpoint
 from mixer.train_state import TrainState
 
@@ -108,12 +109,8 @@ def _all_agree() -> Iterator[None]:
         yield
     except DamagedCheckpoint as damage:
         problem = str(damage)
-    mine = np.zeros(500, np.uint8)  # as much as is told to the others
-    text = np.frombuffer(problem.encode()[: mine.size], np.uint8)
-    mine[: text.size] = text
-    for theirs in np.reshape(multihost_utils.process_allgather(mine), (-1, mine.size)):
-        if theirs.any():
-            raise DamagedCheckpoint(bytes(theirs).rstrip(b"\0").decode(errors="replace"))
+    if problem := first_problem(problem):
+        raise DamagedCheckpoint(problem)
 
 
 def _move_aside(directory: epath.Path, problems: dict[int, str]) -> None:

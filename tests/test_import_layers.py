@@ -41,6 +41,7 @@ LAYERS = [
         "mixer.checkpoint",
         "mixer.checkpoint_folder",
         "mixer.checkpoint_policy",
+        "mixer.checkpoint_processes",
         "mixer.checkpoint_restore",
         "mixer.checkpoint_step",
         "mixer.evaluation",
