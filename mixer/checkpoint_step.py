@@ -12,6 +12,7 @@ it converts them to another type.
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import sys
@@ -50,8 +51,7 @@ def items_to_save(step: int, state: TrainState, meta: dict[str, Any]) -> ocp.arg
         name: {**kind, "checksum": checksums[name]}
         for name, kind in _kinds_of_arrays(state).items()
     }
-    versions = {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
-    meta = {**meta, "schema": SCHEMA, "step": step, "arrays": arrays, "versions": versions}
+    meta = {**meta, "schema": SCHEMA, "step": step, "arrays": arrays, "versions": _versions()}
     # A copy, as JSON will have it: it is written in the background, while the log goes on.
     meta = json.loads(json.dumps(meta))
     return ocp.args.Composite(
@@ -183,6 +183,11 @@ def _read_arrays(handler: Any, directory: epath.Path, args: Any) -> Any:
         tree = handler.restore(directory / "state", args=args)
     sys.unraisablehook = hook
     return tree
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
 
 
 def _kinds_of_arrays(tree: Any) -> dict[str, dict[str, Any]]:

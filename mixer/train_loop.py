@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from mixer.build import Training, build_data, build_training
+from mixer.checksum import compile_checksums
 from mixer.config import ConfigReader, to_plain
 from mixer.preemption import Preempted
 from mixer.run import Run, open_run
@@ -84,6 +86,9 @@ def _train(run: Run) -> None:
 
 def _compile(training: Training, batch: dict[str, jax.Array], log: TrainLog) -> Any:
     start = time.monotonic()
-    compiled = training.train_step.lower(training.abstract_state, batch).compile()
+    with ThreadPoolExecutor(1) as beside:  # else the first save does it, and the step waits
+        checksums = beside.submit(compile_checksums, training.abstract_state)
+        compiled = training.train_step.lower(training.abstract_state, batch).compile()
+        checksums.result()
     log.say(f"Compiled the training step in {time.monotonic() - start:.1f} s.")
     return compiled
