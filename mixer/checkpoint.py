@@ -102,7 +102,7 @@ class Checkpoints:
             is_saved = self._manager.save(step, args=items)
         except Exception as error:  # Orbax raises what the file system does, and other types
             self._failure = self._failure_of(step, error)
-            if jax.process_count() > 1:  # the others may have begun to write
+            if self._failure and jax.process_count() > 1:  # the others may have begun to write
                 self._raise_failure()
             if self._failure:
                 self._clear_away(step)

@@ -40,6 +40,8 @@ def first_problem(mine: str) -> str:
 
     All processes must call it, with what they see themselves, of which 500 bytes are told.
     """
+    if jax.process_count() == 1:
+        return mine
     text = mine.encode()[:500].ljust(500, b"\0")
     for theirs in np.reshape(
         multihost_utils.process_allgather(np.frombuffer(text, np.uint8)), (-1, 500)

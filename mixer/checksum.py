@@ -39,7 +39,7 @@ def array_checksums(tree: Any) -> dict[str, str]:
 
 
 def compile_checksums(abstract_tree: Any) -> None:
-    """Compiles what `array_checksums` takes for such arrays, which it would do when first called."""
+    """Compiles what `array_checksums` takes for such arrays; else it does so at its first call."""
     for leaf in dict.fromkeys(jax.tree.leaves(abstract_tree)):
         _program(_mesh(leaf)).lower(leaf).compile()
 

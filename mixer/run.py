@@ -144,7 +144,17 @@ def open_run(
                 scores=saved.get("scores", {}),
             ) as checkpoints,
             watchdog,
-            _open_log(cfg, training, workdir, meta["config"], step, saved.get("log", {})) as log,
+            TrainLog(
+                workdir,
+                config=meta["config"],
+                first_step=step,
+                total_steps=training.total_steps,
+                log_every=cfg.log_every,
+                batch_size=cfg.batch_size,
+                train_flops_per_image=training.flops_per_image,
+                schedule=training.schedule,
+                saved=saved.get("log", {}),
+            ) as log,
         ):
             if restored:
                 log.say(f"Resuming {workdir} at step {step:,}.")
@@ -158,27 +168,6 @@ def open_run(
             parts = preemption, watchdog, checkpoints, log
             is_new = restored is None
             yield Run(cfg, data, training, batch_sharding(mesh), meta, *parts, step, state, is_new)
-
-
-def _open_log(
-    cfg: ConfigReader,
-    training: Training,
-    workdir: epath.Path,
-    config: dict[str, Any],
-    step: int,
-    saved: dict[str, Any],
-) -> TrainLog:
-    return TrainLog(
-        workdir,
-        config=config,
-        first_step=step,
-        total_steps=training.total_steps,
-        log_every=cfg.log_every,
-        batch_size=cfg.batch_size,
-        train_flops_per_image=training.flops_per_image,
-        schedule=training.schedule,
-        saved=saved,
-    )
 
 
 def _check_intervals(cfg: ConfigReader, data: Data) -> None:
