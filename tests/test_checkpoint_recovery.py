@@ -356,8 +356,8 @@ def test_a_full_disk_ends_the_run_and_leaves_every_earlier_step_sound(tmp_path, 
             rf"Trying once more, with step \d+\.\n",
             first.stdout,
         )
-        last = first.stderr[first.stderr.rindex("OSError: ") :]
-        assert last.startswith(f"OSError: The checkpoint {checkpoints}/")
+        last = first.stderr[first.stderr.rindex("error: ") :]
+        assert last.startswith(f"error: The checkpoint {checkpoints}/")
         assert f"Complete checkpoints there: {', '.join(map(str, steps))}. " in last
         assert len(steps) >= 2
         for step in steps:
