@@ -12,6 +12,7 @@ it converts them to another type.
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import sys
@@ -23,7 +24,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
 from mixer.checksum import array_checksums, json_checksum, leaf_name
 from mixer.train_state import TrainState
@@ -51,8 +51,7 @@ def items_to_save(step: int, state: TrainState, meta: dict[str, Any]) -> ocp.arg
         name: {**kind, "checksum": checksums[name]}
         for name, kind in _kinds_of_arrays(state).items()
     }
-    versions = {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
-    meta = {**meta, "schema": SCHEMA, "step": step, "arrays": arrays, "versions": versions}
+    meta = {**meta, "schema": SCHEMA, "step": step, "arrays": arrays, "versions": _versions()}
     # A copy, as JSON will have it: it is written in the background, while the log goes on.
     meta = json.loads(json.dumps(meta))
     return ocp.args.Composite(
@@ -154,22 +153,6 @@ def read_checkpoint(directory: epath.Path) -> tuple[dict[str, Any], dict[str, An
         ) from damage
 
 
-@contextlib.contextmanager
-def all_agree() -> Iterator[None]:
-    """Raises DamagedCheckpoint in all processes if one of them does so inside."""
-    problem = ""
-    try:
-        yield
-    except DamagedCheckpoint as damage:
-        problem = str(damage)
-    mine = np.zeros(500, np.uint8)  # as much as is told to the others
-    text = np.frombuffer(problem.encode()[: mine.size], np.uint8)
-    mine[: text.size] = text
-    for theirs in np.reshape(multihost_utils.process_allgather(mine), (-1, mine.size)):
-        if theirs.any():
-            raise DamagedCheckpoint(bytes(theirs).rstrip(b"\0").decode(errors="replace"))
-
-
 def _read_params(directory: epath.Path, meta: dict[str, Any]) -> dict[str, Any]:
     """Returns the nested dict of the parameters to use, verified arrays in host memory.
 
@@ -206,6 +189,11 @@ def _read_arrays(handler: Any, directory: epath.Path, args: Any) -> Any:
         tree = handler.restore(directory / "state", args=args)
     sys.unraisablehook = hook
     return tree
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
 
 
 def _kinds_of_arrays(tree: Any) -> dict[str, dict[str, Any]]:

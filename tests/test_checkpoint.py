@@ -12,8 +12,9 @@ import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
-from mixer import checkpoint
-from mixer.checkpoint import Checkpoints, complete_steps, newest_step
+from mixer.checkpoint import Checkpoints
+from mixer.checkpoint_folder import checkpoint_folder, complete_steps, newest_step
+from mixer.checkpoint_restore import restore, restore_newest
 from mixer.checkpoint_step import read_checkpoint, read_meta
 from mixer.checksum import array_checksums
 from mixer.sharding import create_mesh
@@ -47,10 +48,6 @@ def abstract_of(state: TrainState) -> TrainState:
     )
 
 
-def accept(step: int, saved: dict) -> None:
-    """Refuses no checkpoint."""
-
-
 def assert_same_bits(first, second) -> None:
     assert jax.tree.structure(first) == jax.tree.structure(second)
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
@@ -82,11 +79,9 @@ def test_a_state_comes_back_bit_for_bit_on_other_devices(tmp_path, tiny_mixer, o
     state = random_state(old_abstract)
     meta = {"config": {"seed": 1}, "log": {"train_seconds": 0.1 + 0.2}}
     with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
-        assert checkpoints.latest_step() is None
+        assert newest_step(tmp_path / "c") is None
         checkpoints.save(3, state, meta)
-    with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
-        assert checkpoints.latest_step() == 3
-        restored = checkpoints.restore_newest(new_abstract, accept)
+    restored = restore_newest(tmp_path / "c", new_abstract)
     assert restored.step == 3
     assert_same_bits(restored.state, state)
     for leaf, expected in zip(*map(jax.tree.leaves, (restored.state, new_abstract)), strict=True):
@@ -102,13 +97,12 @@ def test_a_state_comes_back_bit_for_bit_on_other_devices(tmp_path, tiny_mixer, o
     assert restored.meta["versions"]["jax"] == jax.__version__
 
 
-def test_a_bucket_stays_one_and_a_relative_path_becomes_absolute(monkeypatch):
-    opened = []
-    monkeypatch.setattr(checkpoint, "_names", lambda directory: set())
-    monkeypatch.setattr(ocp, "CheckpointManager", lambda path, options: opened.append(str(path)))
-    for path in ("gs://bucket/run", "runs/digits"):
-        Checkpoints(epath.Path(path), keep=1)
-    assert opened == ["gs://bucket/run", str(pathlib.Path.cwd() / "runs/digits")]
+def test_a_bucket_stays_one_and_a_relative_path_becomes_absolute():
+    folders = [str(checkpoint_folder(epath.Path(path))) for path in ("gs://b/run", "runs/digits")]
+    assert folders == [
+        "gs://b/run/checkpoints",
+        str(pathlib.Path.cwd() / "runs/digits/checkpoints"),
+    ]
 
 
 def test_the_parameters_alone_or_their_average_come_back(tmp_path, state):
@@ -135,8 +129,14 @@ def test_every_so_many_steps_and_the_best_one_stay(tmp_path, state):
     scores = {1: 0.5, 2: 0.7, 3: 0.7, 5: 0.6, 8: 0.65}  # 4, 6, 7 and 9 were not evaluated
 
     def save(steps: range) -> tuple[list[str], int]:
-        with Checkpoints(tmp_path, keep=1, keep_every=4, best_by="minival/top1") as checkpoints:
-            checkpoints.restore_newest(abstract_of(state), accept)
+        restored = restore_newest(tmp_path, abstract_of(state))
+        with Checkpoints(
+            tmp_path,
+            keep=1,
+            keep_every=4,
+            best_by="minival/top1",
+            scores=restored.meta["scores"] if restored else {},
+        ) as checkpoints:
             for step in steps:
                 if step in scores:
                     checkpoints.score(step, scores[step])
@@ -150,9 +150,9 @@ def test_every_so_many_steps_and_the_best_one_stay(tmp_path, state):
     assert save(range(6, 10)) == (["3", "4", "8", "9"], 3)
     scores[10] = 0.8
     assert save(range(10, 12)) == (["10", "11", "4", "8"], 10)
-    assert read_meta(tmp_path / "11")["scores"] == {"minival/top1": {"8": 0.65, "10": 0.8}}
-    with Checkpoints(tmp_path, keep=1, best_by="test/top1") as checkpoints:
-        checkpoints.restore_newest(abstract_of(state), accept)
+    saved = read_meta(tmp_path / "11")["scores"]
+    assert saved == {"minival/top1": {"8": 0.65, "10": 0.8}}
+    with Checkpoints(tmp_path, keep=1, best_by="test/top1", scores=saved) as checkpoints:
         assert checkpoints.best_step() is None
 
 
@@ -169,8 +169,7 @@ def test_what_is_changed_after_the_call_is_not_saved(tmp_path, state, monkeypatc
             lambda s: jax.tree.map(lambda x: x + jnp.ones_like(x), s), donate_argnums=0
         )
         add_one(state)  # overwrites the buffers while they may still be written
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
-        assert_same_bits(checkpoints.restore(1, abstract), before)
+    assert_same_bits(restore(tmp_path, 1, abstract), before)
 
 
 def test_a_step_without_its_commit_file_does_not_count(tmp_path, state, capsys):
@@ -184,10 +183,11 @@ def test_a_step_without_its_commit_file_does_not_count(tmp_path, state, capsys):
     assert newest_step(tmp_path) == 1
     assert (tmp_path / "2").exists()  # only looked at: another process may be writing it
     assert newest_step(tmp_path / "3") is None
-    with Checkpoints(tmp_path, keep=3) as checkpoints:
-        assert checkpoints.latest_step() == 1
-        assert checkpoints.restore_newest(abstract_of(state), accept).step == 1
+    assert restore_newest(tmp_path, abstract_of(state)).step == 1
     assert capsys.readouterr().out == "Checkpoint 2 was never completed. It is deleted.\n"
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        checkpoints.save(3, state, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3"]
 
 
 def test_what_cannot_be_deleted_does_not_fail_the_save(tmp_path, state, monkeypatch, capsys):

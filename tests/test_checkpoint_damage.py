@@ -12,7 +12,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from mixer.checkpoint import Checkpoints, newest_step
+from mixer.checkpoint import Checkpoints
+from mixer.checkpoint_folder import newest_step
+from mixer.checkpoint_restore import restore_newest
 from mixer.checkpoint_step import read_checkpoint
 from mixer.checksum import array_checksums, json_checksum
 
@@ -53,9 +55,13 @@ def folder(three_steps, tmp_path) -> pathlib.Path:
     return shutil.copytree(three_steps, tmp_path / "checkpoints")
 
 
-def restore(folder: pathlib.Path, check=lambda step, meta: None):
+def restore(folder: pathlib.Path, check=None):
+    return restore_newest(folder, ABSTRACT, check)
+
+
+def save_step_3(folder: pathlib.Path) -> None:
     with Checkpoints(folder, keep=3) as checkpoints:
-        return checkpoints.restore_newest(ABSTRACT, check)
+        checkpoints.save(3, small_state(3), {})
 
 
 def edit_meta(step: pathlib.Path, *, seal: bool = False, **changes: object) -> None:
@@ -138,16 +144,15 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(folder, 
     reason, fault = FAULTS[name]
     fault(folder / "3", folder / "1")
     capsys.readouterr()
-    with Checkpoints(folder, keep=3) as checkpoints:
-        restored = checkpoints.restore_newest(ABSTRACT, lambda step, meta: None)
-        assert restored.step == 2
-        assert array_checksums(restored.state) == array_checksums(small_state(2))
-        aside = folder / f"3.damaged-{reason}"
-        shown = capsys.readouterr().out
-        assert shown.startswith(f"Checkpoint 3 is damaged: {reason}: ")
-        assert shown.endswith(f"It is {aside} now.\n")
-        assert aside.is_dir()
-        checkpoints.save(3, small_state(3), {})  # the step comes again
+    restored = restore(folder)
+    assert restored.step == 2
+    assert array_checksums(restored.state) == array_checksums(small_state(2))
+    aside = folder / f"3.damaged-{reason}"
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"Checkpoint 3 is damaged: {reason}: ")
+    assert shown.endswith(f"It is {aside} now.\n")
+    assert aside.is_dir()
+    save_step_3(folder)  # the step comes again
     assert restore(folder).step == 3
     fault(folder / "3", folder / "1")
     assert restore(folder).step == 2
@@ -171,8 +176,7 @@ def test_nonsense_in_a_file_of_orbax_is_not_read(folder, text):
         (folder / str(step) / "_CHECKPOINT_METADATA").write_text(text)
     replace_state(folder / "3", flip_one_bit)
     assert restore(folder).step == newest_step(folder) == 2
-    with Checkpoints(folder, keep=3) as checkpoints:
-        checkpoints.save(3, small_state(3), {})
+    save_step_3(folder)
     assert restore(folder).step == 3
 
 
@@ -228,8 +232,8 @@ def test_other_types_shapes_and_names_are_refused_with_the_difference(folder):
         "  step: int32[] saved, bfloat16[] needed\n",
     ]
     message = re.escape("\n".join(lines)).replace(re.escape(".*"), ".*")
-    with Checkpoints(folder, keep=3) as checkpoints, pytest.raises(ValueError, match=message):
-        checkpoints.restore_newest(wanted, lambda step, meta: None)
+    with pytest.raises(ValueError, match=message):
+        restore_newest(folder, wanted)
 
 
 def test_damaged_parameters_are_not_used_as_weights(folder):

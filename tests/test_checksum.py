@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixer.checksum import array_checksums, json_checksum
+from mixer.checksum import array_checksums, compile_checksums, json_checksum
 from mixer.sharding import create_mesh, replicated, state_sharding
 
 RNG = np.random.default_rng(0)
@@ -102,3 +102,17 @@ def test_the_checksum_of_json_does_not_depend_on_the_order_of_keys():
     assert json_checksum(value) != json_checksum({**value, "b": [1, 2.5000000000000004, "x"]})
     # SHA-256 of the text {"a": 1}
     assert json_checksum({"a": 1}).startswith("f9d86028c6e0d64e")
+
+
+def test_what_is_compiled_beforehand_is_not_compiled_again(caplog):
+    mesh = create_mesh(fsdp=8, data=1)
+    tree = {"kernel": random_bits((56, 24), "float32"), "bias": random_bits((56,), "bfloat16")}
+    tree = jax.device_put(tree, state_sharding(mesh, tree))
+    compile_checksums(
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+    )
+    with jax.log_compiles():
+        array_checksums(tree)
+        assert "Compiling" not in caplog.text
+        array_checksums({"kernel": tree["kernel"][1:]})
+        assert "Compiling jit(_words)" in caplog.text

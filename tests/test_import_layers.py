@@ -39,6 +39,10 @@ LAYERS = [
     [
         "mixer.train_step",
         "mixer.checkpoint",
+        "mixer.checkpoint_folder",
+        "mixer.checkpoint_policy",
+        "mixer.checkpoint_processes",
+        "mixer.checkpoint_restore",
         "mixer.checkpoint_step",
         "mixer.evaluation",
         "mixer.train_log",
@@ -50,7 +54,7 @@ LAYERS = [
         "mixer.evaluation.validation",
     ],
     ["mixer.build"],
-    ["mixer.train_loop"],
+    ["mixer.run", "mixer.train_loop"],
     ["mixer.benchmark", "mixer.sweep"],
     ["mixer.main"],
 ]

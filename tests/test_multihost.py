@@ -13,7 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from mixer.build import build_training
-from mixer.checkpoint import Checkpoints
+from mixer.checkpoint_restore import restore
 from mixer.config import ConfigReader
 from mixer.metrics import read_metrics
 from mixer.sharding import create_mesh
@@ -116,8 +116,7 @@ def read_state(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
     training = build_training(
         ConfigReader(config), create_mesh(), num_classes=10, num_examples=1433
     )
-    with Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
-        return jax.device_get(checkpoints.restore(STEPS, training.abstract_state))
+    return jax.device_get(restore(workdir / "checkpoints", STEPS, training.abstract_state))
 
 
 def assert_same_bits(first: TrainState, second: TrainState) -> None:

@@ -12,6 +12,7 @@ from test_train_loop import read_lines, read_state
 
 from mixer import train_loop
 from mixer.checkpoint import Checkpoints
+from mixer.checkpoint_folder import newest_step
 from mixer.data import input_pipeline
 from mixer.preemption import Preempted, Preemption
 from mixer.sharding import create_mesh
@@ -106,8 +107,7 @@ def test_a_run_stopped_in_every_phase_has_the_bits_of_an_undisturbed_one(
         output, errors = capfd.readouterr()
         assert shown in output
         assert "Ctrl-C ends the program at once" in errors
-        with Checkpoints(stopped / "checkpoints", keep=2) as checkpoints:
-            assert checkpoints.latest_step() == saved_step
+        assert newest_step(stopped / "checkpoints") == saved_step
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
     train_loop.train(digits_config, stopped)
 

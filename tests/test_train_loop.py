@@ -10,7 +10,8 @@ import pytest
 
 from mixer import build, train_loop
 from mixer.build import build_training
-from mixer.checkpoint import Checkpoints
+from mixer.checkpoint_folder import newest_step
+from mixer.checkpoint_restore import restore
 from mixer.chips import CHIPS, Chip
 from mixer.config import ConfigReader
 from mixer.metrics import read_metrics
@@ -31,8 +32,7 @@ def read_state(config, workdir: pathlib.Path, step: int):
     training = build_training(
         ConfigReader(config), create_mesh(), num_classes=10, num_examples=1433
     )
-    with Checkpoints(workdir / "checkpoints", keep=9) as checkpoints:
-        return jax.device_get(checkpoints.restore(step, training.abstract_state))
+    return jax.device_get(restore(workdir / "checkpoints", step, training.abstract_state))
 
 
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits_config):
@@ -132,8 +132,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_co
     # The parameters of step 13 are not finite, so the loss of step 14 is not.
     with pytest.raises(FloatingPointError, match="Step 14 is not finite: .*loss nan"):
         train_loop.train(digits_config, tmp_path)
-    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
-        assert checkpoints.latest_step() == 10
+    assert newest_step(tmp_path / "checkpoints") == 10
     state = read_state(digits_config, tmp_path, 10)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     assert [line["step"] for line in read_metrics(tmp_path)] == [4, 8, 12]

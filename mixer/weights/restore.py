@@ -8,7 +8,7 @@ import flax.linen as nn
 from etils import epath
 from jax.typing import DTypeLike
 
-from mixer.checkpoint import newest_step
+from mixer.checkpoint_folder import newest_step
 from mixer.checkpoint_step import read_checkpoint
 from mixer.evaluation.recipe import PAPER, EvalRecipe, recipe_of
 from mixer.models.mixer import MlpMixer

@@ -1,0 +1,40 @@
+"""The folder of a run's checkpoints, `WORKDIR/checkpoints`: which of the steps in it are complete.
+
+A save that was cut short leaves the folder of its step without the file that ends every save.
+"""
+
+import functools
+
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import options as ocp_options
+
+ATOMICITY = ocp_options.AtomicityOptions(mode=ocp_options.AtomicityMode.COMMIT_FILE)
+
+
+def checkpoint_folder(workdir: epath.Path) -> epath.Path:
+    """Returns the folder, absolute, as Orbax wants it."""
+    if not workdir.is_absolute():  # asked first: a bucket would become a folder in this one
+        workdir = workdir.absolute()
+    return epath.Path(workdir) / "checkpoints"
+
+
+def complete_steps(directory: epath.Path) -> list[int]:
+    """Returns the complete steps in a folder of checkpoints, in ascending order."""
+    is_complete = functools.partial(ocp.path.step.is_path_finalized, atomicity_options=ATOMICITY)
+    return [step for step in all_steps(directory) if is_complete(directory / str(step))]
+
+
+def newest_step(directory: epath.Path) -> int | None:
+    """Returns the newest complete step in a folder of checkpoints, or None."""
+    return max(complete_steps(directory), default=None)
+
+
+def all_steps(directory: epath.Path) -> list[int]:
+    """Returns the steps in a folder of checkpoints, complete or not, in ascending order."""
+    return sorted(int(name) for name in names(directory) if name.isdecimal())
+
+
+def names(directory: epath.Path) -> set[str]:
+    """Returns the names of what is in a folder; nothing is in one that is not there."""
+    return {path.name for path in directory.iterdir()} if directory.is_dir() else set()
