@@ -55,9 +55,7 @@ def train(
         "class_names": data.class_names,
     }
     parts = cfg, mesh, data, training, meta
-    with open_run(
-        *parts, workdir, allow_config_change=allow_config_change, started=started
-    ) as run:
+    with open_run(*parts, workdir, allow_config_change=allow_config_change, started=started) as run:
         if not run.is_finished():
             try:
                 _train(run)

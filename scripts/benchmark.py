@@ -13,6 +13,8 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from mixer.host_memory import keep_freed_memory
+
 _MODEL = flags.DEFINE_string("model", "mixer", "Name of the model.")
 _VARIANT = flags.DEFINE_string("variant", "B/16", "Its size, as Table 1 of the paper names it.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "What to measure.")
@@ -32,6 +34,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.ERROR)
+    keep_freed_memory()
     try:
         report = _measure()
     except ValueError as error:

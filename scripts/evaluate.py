@@ -15,8 +15,11 @@ from typing import Any
 
 from absl import app, flags, logging
 
-# Before TensorFlow is loaded: only its errors.
+from mixer.host_memory import keep_freed_memory
+
+# Before TensorFlow is loaded: only its errors, and not all of Keras (see mixer/main.py).
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "The weights, see above.", required=True)
@@ -64,6 +67,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.ERROR)
+    keep_freed_memory()
     try:
         shots = _parse_shots(_FEW_SHOT.value)
         num_results = max(1, len(_CROP.value)) * max(1, len(shots))

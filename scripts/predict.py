@@ -11,8 +11,9 @@ import pathlib
 
 from absl import app, flags, logging
 
-# Before TensorFlow is loaded: only its errors.
+# Before TensorFlow is loaded: only its errors, and not all of Keras (see mixer/main.py).
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "The weights, see above.", required=True)

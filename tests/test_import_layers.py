@@ -30,6 +30,7 @@ LAYERS = [
         "mixer.config",
         "mixer.metrics",
         "mixer.distributed",
+        "mixer.host_memory",
         "mixer.preemption",
         "mixer.watchdog",
         "mixer.paper",

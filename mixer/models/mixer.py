@@ -16,6 +16,9 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 
 from mixer.models.dropout import Dropout, StochasticDepth, linear_rate
+from mixer.models.gelu import gelu
+from mixer.models.layer_norm import LayerNorm
+from mixer.models.product import product
 from mixer.suggestion import unknown_name
 
 
@@ -67,13 +70,14 @@ class MlpBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, rows: jax.Array, *, train: bool) -> jax.Array:
-        y = checkpoint_name(nn.Dense(self.mlp_dim, dtype=self.dtype)(x), "hidden")
+        dense = functools.partial(nn.Dense, dtype=self.dtype, dot_general=product)
+        y = checkpoint_name(dense(self.mlp_dim)(x), "hidden")
         # Left alone, the TPU compiler puts B next to the channels and copies the trunk to and fro:
         # 3% of the step. The others would gather the batch for it (docs/performance.md).
         y = jax.lax.platform_dependent(y, tpu=_row_major, default=lambda y: y)
-        y = nn.gelu(y, approximate=self.gelu_approximate)
+        y = gelu(y, self.gelu_approximate)
         y = Dropout(self.dropout_rate)(y, rows, train=train)
-        y = nn.Dense(x.shape[-1], dtype=self.dtype)(y)
+        y = dense(x.shape[-1])(y)
         return Dropout(self.dropout_rate)(y, rows, train=train)
 
 
@@ -100,12 +104,12 @@ class MixerBlock(nn.Module):
         drop = functools.partial(
             StochasticDepth, self.stochastic_depth_rate, self.stochastic_depth_rescale
         )
-        y = nn.LayerNorm(dtype=self.dtype)(x)
+        y = LayerNorm(dtype=self.dtype)(x)
         y = jnp.swapaxes(y, 1, 2)  # [B, C, S]
         y = mlp(self.tokens_mlp_dim, name="token_mixing")(y, rows, train=train)
         y = jnp.swapaxes(y, 1, 2)  # [B, S, C]
         x = checkpoint_name(x + drop()(y, rows, train=train), "trunk")
-        y = nn.LayerNorm(dtype=self.dtype)(x)
+        y = LayerNorm(dtype=self.dtype)(x)
         y = mlp(self.channels_mlp_dim, name="channel_mixing")(y, rows, train=train)
         return x + drop()(y, rows, train=train)
 
@@ -181,7 +185,7 @@ class MlpMixer(nn.Module):
                 dtype=self.dtype,
                 name=f"MixerBlock_{block}",
             )(x, rows, train)
-        x = nn.LayerNorm(dtype=self.dtype, name="pre_head_layer_norm")(x)
+        x = LayerNorm(dtype=self.dtype, name="pre_head_layer_norm")(x)
         x = jnp.mean(x, axis=1, dtype=jnp.float32)  # [B, C], the pre-logits
         if self.num_classes == 0:
             return x

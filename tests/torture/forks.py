@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 # What the program imports only after its flags, or with its first batch.
-import clu.metric_writers  # noqa: F401
+import tensorboard.summary  # noqa: F401
 
 import mixer.data.datasets
 import mixer.data.input_pipeline
