@@ -126,7 +126,7 @@ def open_run(
     """
     _check_intervals(cfg, data)
     watchdog = Watchdog(cfg.watchdog_seconds)
-    init_from, _ = cfg.init_from, cfg.replace_damaged
+    init_from, _ = cfg.init_from, cfg.replace_damaged  # the last keys, one for later
     cfg.check_all_read()
     directory = checkpoint_folder(workdir)
     pretrained: Params = {}

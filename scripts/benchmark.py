@@ -13,8 +13,6 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from mixer.host_memory import keep_freed_memory
-
 _MODEL = flags.DEFINE_string("model", "mixer", "Name of the model.")
 _VARIANT = flags.DEFINE_string("variant", "B/16", "Its size, as Table 1 of the paper names it.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "What to measure.")
@@ -34,6 +32,8 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.ERROR)
+    from mixer.host_memory import keep_freed_memory
+
     keep_freed_memory()
     try:
         report = _measure()

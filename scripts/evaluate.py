@@ -15,8 +15,6 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from mixer.host_memory import keep_freed_memory
-
 # Before TensorFlow is loaded: only its errors, and not all of Keras (see mixer/main.py).
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -67,6 +65,8 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.ERROR)
+    from mixer.host_memory import keep_freed_memory
+
     keep_freed_memory()
     try:
         shots = _parse_shots(_FEW_SHOT.value)

@@ -24,7 +24,7 @@ import pytest
 from ml_collections import ConfigDict
 from test_checkpoint_damage import edit_meta, files_of, largest_data, put, truncate
 
-from mixer import checkpoint_step, run, train_log, train_loop
+from mixer import checkpoint_step, pictures, run, train_loop
 from mixer.checkpoint import Checkpoints
 from mixer.checkpoint_step import read_checkpoint
 from mixer.config import ConfigReader
@@ -62,7 +62,7 @@ def parts_built_once() -> Iterator[None]:
             patch.setattr(train_loop, name, once(getattr(train_loop, name)))
         patch.setattr(ConfigReader, "check_all_read", lambda cfg: None)
         for name in ("draw_images", "draw_curves"):
-            patch.setattr(train_log, name, lambda *args: None)
+            patch.setattr(pictures, name, lambda *args: None)
         yield
 
 

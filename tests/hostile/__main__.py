@@ -18,7 +18,7 @@ import tempfile
 import time
 
 # Imported once, here: each process is a fork of this one.
-import clu.metric_writers  # noqa: F401
+import tensorboard.summary  # noqa: F401
 from hostile import files
 from hostile.files import CANARY, GOLDEN, Case
 

@@ -31,6 +31,7 @@ class Fork(multiprocessing.context.ForkProcess):
 
 def start(workdir: pathlib.Path, flags: Sequence[str], *, output: pathlib.Path) -> list[Fork]:
     """Starts a run on one CPU device, as `runs.start` does; returns its only process."""
+    pathlib.Path(f"{output}.0").unlink(missing_ok=True)  # or that of the run before is read
     fork = Fork(target=_run, args=([f"--workdir={workdir}", *flags], f"{output}.0"))
     fork.start()
     return [fork]
