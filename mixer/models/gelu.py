@@ -12,7 +12,7 @@ def gelu(x: jax.Array, approximate: bool) -> jax.Array:
     """Returns GELU of `x`, with a tanh if `approximate`, else exact.
 
     The gradient keeps `x` alone. On a CPU it computes the tanh or erf again, which takes less time
-    than to write and read it: 6% of the training step of S/16 (docs/performance.md). Elsewhere the
+    than to write and read it: 4% of the training step of S/16 (docs/performance.md). Elsewhere the
     compiler is free to keep it.
     """
     return nn.gelu(x, approximate=approximate)

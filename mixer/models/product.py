@@ -11,7 +11,7 @@ def product(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
 
     The gradient of the kernel is computed as `[K, N]` over rows in one dimension. JAX computes its
     transpose over all leading dimensions, for which XLA copies the gradient of a hidden activation
-    turned round: 6% of the training step of S/16 on a CPU (docs/performance.md).
+    turned round: 8% of the training step of S/16 on a CPU (docs/performance.md).
     """
     return _product(x, kernel)
 
