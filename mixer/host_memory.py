@@ -13,9 +13,9 @@ def keep_freed_memory() -> None:
 
     XLA allocates the temporaries of a step anew each time, gigabytes in one piece. By default they
     go back to the system after the step and come again as zeroed pages, one fault each: a sixth of
-    the training step of S/16 on a CPU (docs/performance.md). To be called before the process has
-    threads. Nothing happens where JAX has an accelerator, so that the many threads of its input
-    pipeline keep arenas of their own, nor without glibc.
+    the training step of S/16 on a CPU (docs/performance.md). The price: all threads share one
+    arena, which small models and fast input feel. To be called before the process has threads.
+    Nothing happens where JAX has an accelerator, nor without glibc.
     """
     if _expects_accelerator():
         return
