@@ -65,9 +65,6 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.ERROR)
-    from mixer.host_memory import keep_freed_memory
-
-    keep_freed_memory()
     try:
         shots = _parse_shots(_FEW_SHOT.value)
         num_results = max(1, len(_CROP.value)) * max(1, len(shots))
