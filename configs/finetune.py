@@ -26,7 +26,7 @@ did not help the paper's authors (Appendix A.2): --config.mixup_alpha=0.5,
 
 from ml_collections import ConfigDict
 
-from mixer.suggestion import unknown_name
+from mixer.errors import unknown_name
 
 # size -> the published weights to begin with
 WEIGHTS = {

@@ -24,7 +24,7 @@ import itertools
 
 from ml_collections import ConfigDict
 
-from mixer.suggestion import unknown_name
+from mixer.errors import unknown_name
 
 SIZES = ("B/32", "B/16", "L/32", "L/16")
 

@@ -23,7 +23,7 @@ import itertools
 
 from ml_collections import ConfigDict
 
-from mixer.suggestion import unknown_name
+from mixer.errors import unknown_name
 
 # Table 4: RandAugment's magnitude and mixup p.
 SIZES = {"B/32": (10.0, 0.2), "B/16": (10.0, 0.2), "L/32": (20.0, 0.5), "L/16": (20.0, 0.5)}

@@ -27,7 +27,7 @@ Figure 2 (right): --config.train_fraction=0.03 --config.num_epochs=233.0; 0.1, 7
 
 from ml_collections import ConfigDict
 
-from mixer.suggestion import unknown_name
+from mixer.errors import unknown_name
 
 # Table 4: epochs and learning rate.
 SIZES = {

@@ -11,13 +11,13 @@ import optax
 from jax.sharding import Mesh
 
 from mixer.config import ConfigReader, count_steps
+from mixer.errors import unknown_name
 from mixer.evaluation.classification import EvalStep, make_eval_step
 from mixer.flops import train_flops_per_image
 from mixer.losses import LOSSES
 from mixer.models import build_model
 from mixer.optimizer import create_adam, create_momentum, create_schedule
 from mixer.sharding import replicated, state_sharding
-from mixer.suggestion import unknown_name
 from mixer.train_state import Params, TrainState, create_train_state
 from mixer.train_step import make_train_step
 

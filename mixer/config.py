@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mixer.suggestion import nearest
+from mixer.errors import nearest
 
 # What a resumed run may change freely, beside the evaluation: it alters where and when, but no
 # update by more than rounding. Where the run began is long past.

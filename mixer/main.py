@@ -15,7 +15,7 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import config_flags
 
-from mixer.host_memory import keep_freed_memory
+from mixer.runtime.startup import keep_freed_memory
 
 _STARTED = time.monotonic()  # JAX and TensorFlow, which take seconds to import, come later
 
@@ -73,8 +73,8 @@ def main(argv: list[str]) -> None:
     # After the flags, so that --help and typos answer at once.
     import jax
 
-    from mixer import distributed
-    from mixer.preemption import Preempted
+    from mixer.runtime import distributed
+    from mixer.runtime.preemption import Preempted
     from mixer.train_loop import train
 
     if _COMPILATION_CACHE.value:

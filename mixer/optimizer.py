@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import optax
 
-from mixer.suggestion import unknown_name
+from mixer.errors import unknown_name
 
 MOMENT_DTYPES = ("float32", "bfloat16")
 DECAYS = ("linear", "cosine")

@@ -12,19 +12,19 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
 from mixer.build import Data, Training
-from mixer.checkpoint import Checkpoints
-from mixer.checkpoint_folder import checkpoint_folder, newest_step
-from mixer.checkpoint_restore import restore_newest
+from mixer.checkpoint.folder import checkpoint_folder, newest_step
+from mixer.checkpoint.restore import restore_newest
+from mixer.checkpoint.save import Checkpoints
 from mixer.config import ConfigReader, differences
+from mixer.errors import unknown_name
 from mixer.evaluation.classification import evaluate
-from mixer.preemption import Preempted, Preemption
+from mixer.reporting.run_log import TrainLog
+from mixer.runtime.preemption import Preempted, Preemption
+from mixer.runtime.watchdog import Watchdog
+from mixer.runtime.workdir_lock import workdir_lock
 from mixer.sharding import batch_sharding
-from mixer.suggestion import unknown_name
-from mixer.train_log import TrainLog
 from mixer.train_state import Params, TrainState
-from mixer.watchdog import Watchdog
-from mixer.weights.restore import initial_params
-from mixer.workdir_lock import workdir_lock
+from mixer.weights.load import initial_params
 
 
 @dataclasses.dataclass

@@ -10,12 +10,12 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from mixer.build import Training, build_data, build_training
-from mixer.checksum import compile_checksums
+from mixer.checkpoint.checksum import compile_checksums
 from mixer.config import ConfigReader, to_plain
-from mixer.preemption import Preempted
+from mixer.reporting.run_log import TrainLog
 from mixer.run import Run, open_run
+from mixer.runtime.preemption import Preempted
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows, to_global
-from mixer.train_log import TrainLog
 
 
 def train(
@@ -29,8 +29,8 @@ def train(
 
     Starts from the newest sound checkpoint of the workdir, otherwise from the weights that
     `init_from` names, otherwise from scratch. Returns the last value of each metric
-    (`mixer/metrics.py` lists them). The program was `started` at that time of `time.monotonic`;
-    None: now.
+    (`mixer/reporting/metrics.py` lists them). The program was `started` at that time of
+    `time.monotonic`; None: now.
 
     Raises:
       ValueError: a config that cannot work, unread keys included, or one that differs from what

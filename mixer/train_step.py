@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mixer.device_batch import mix, mixup_weight, multi_hot, normalize_images, partner
+from mixer.batch import mix, mixup_weight, multi_hot, normalize_images, partner
 from mixer.losses import Loss
 from mixer.train_state import TrainState
 

@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.ERROR)
-    from mixer.host_memory import keep_freed_memory
+    from mixer.runtime.startup import keep_freed_memory
 
     keep_freed_memory()
     try:

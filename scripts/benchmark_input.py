@@ -23,8 +23,8 @@ _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of lines
 def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.ERROR)
+    from mixer.benchmark.input import measure_input
     from mixer.data.datasets import open_dataset  # after the flags: TensorFlow takes seconds
-    from mixer.data.throughput import measure_input
 
     dataset = open_dataset(_DATASET.value or "", _SPLIT.value, _DATA_DIR.value)
     rows = measure_input(

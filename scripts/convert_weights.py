@@ -23,11 +23,11 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace OUT if it exists.")
 def main(argv: list[str]) -> None:
     if len(argv) not in (2, 3):
         raise app.UsageError(f"Expected IN [OUT]; got {len(argv) - 1} arguments.")
-    from mixer.weights import restore, save_params  # after the flags: JAX takes seconds
+    from mixer.weights import load, save_params  # after the flags: JAX takes seconds
 
     try:
-        weights = restore.load_weights(argv[1])
-        params = restore.resized_params(weights, _IMAGE_SIZE.value or weights.image_size)
+        weights = load.load_weights(argv[1])
+        params = load.resized_params(weights, _IMAGE_SIZE.value or weights.image_size)
         print(f"{argv[1]}: {weights.description}")
         for title, text in _overview(params):
             print(f"  {title:<12} {text}")

@@ -85,8 +85,8 @@ def _parse_shots(numbers: list[str]) -> list[int]:
 
 def _evaluate(shots: list[int]) -> Any:
     # After the flags: JAX takes seconds.
-    from mixer.evaluation.validation import evaluate_few_shot, evaluate_head, images_for
-    from mixer.weights.restore import load_model
+    from mixer.evaluation.evaluate_weights import evaluate_few_shot, evaluate_head, images_for
+    from mixer.weights.load import load_model
 
     loaded = load_model(
         _WEIGHTS.value, image_size=_IMAGE_SIZE.value, gelu=_GELU.value, dtype=_DTYPE.value

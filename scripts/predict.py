@@ -70,7 +70,7 @@ def _predict(paths: list[pathlib.Path], output: pathlib.Path) -> None:
     # After the flags: JAX takes seconds.
     from mixer.evaluation.class_names import find_class_names
     from mixer.evaluation.prediction import MAX_DRAWN, draw_predictions, predict
-    from mixer.weights.restore import load_model
+    from mixer.weights.load import load_model
 
     loaded = load_model(_WEIGHTS.value, image_size=_IMAGE_SIZE.value, gelu=_GELU.value)
     predictions = predict(

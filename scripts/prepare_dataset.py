@@ -72,7 +72,7 @@ def _prepare() -> None:
     # After the flags, so that --help and typos answer at once.
     from mixer.data import prepare
     from mixer.data.table import DATASETS
-    from mixer.suggestion import unknown_name
+    from mixer.errors import unknown_name
 
     options = {"data_dir": _DATA_DIR.value, "num_shards": _NUM_SHARDS.value}
     if _DATASET.value is not None:

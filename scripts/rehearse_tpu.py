@@ -46,7 +46,7 @@ _TABLE = (
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from mixer.benchmark.topology import larger_slices  # after the flags: JAX takes seconds
+    from mixer.rehearsal.topology import larger_slices  # after the flags: JAX takes seconds
 
     slices = list(_TOPOLOGY.value)
     try:
@@ -66,17 +66,17 @@ def main(argv: list[str]) -> None:
 
 
 def _rehearse(topology: str) -> None:
-    from mixer.benchmark import rehearsal
+    from mixer.rehearsal import rehearse
 
     if _MODE.value == "infer":
         for batch in _BATCH.value:
-            _print(rehearsal.rehearse_inference(_CONFIG.value, topology, int(batch)))
+            _print(rehearse.rehearse_inference(_CONFIG.value, topology, int(batch)))
         return
-    report = rehearsal.rehearse_training(_CONFIG.value, topology)
+    report = rehearse.rehearse_training(_CONFIG.value, topology)
     _print(report)
     if not report["fits"] and _ADVISE.value:
         _say(f"Does not fit on {topology}; looking for the smallest change that does ...")
-        change, report = rehearsal.smallest_change_that_fits(_CONFIG.value, topology)
+        change, report = rehearse.smallest_change_that_fits(_CONFIG.value, topology)
         _say(f"It fits with {change}:")
         _print(report | {"change": change})
 

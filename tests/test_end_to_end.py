@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mixer.metrics import read_metrics
+from mixer.reporting.metrics import read_metrics
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -14,7 +14,7 @@ def test_nothing_is_loaded_that_the_first_step_does_not_need(tmp_path):
 import sys
 import mixer.main, mixer.train_loop
 from mixer.data import datasets, input_pipeline, preprocess
-from mixer.metrics import MetricsWriter
+from mixer.reporting.metrics import MetricsWriter
 from etils import epath
 
 writer = MetricsWriter(epath.Path(sys.argv[1]), first_step=0, active=True)

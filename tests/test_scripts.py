@@ -170,7 +170,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def test_the_table_of_peers(tmp_path):
     result = run(
-        *(sys.executable, str(ROOT / "scripts/benchmark_peers.py"), "--peers=plain_flax"),
+        *(sys.executable, "-m", "tests.peers", "--peers=plain_flax"),
         *("--variant=S/32", "--mode=infer", "--batch_size=1", "--image_size=32"),
         *("--seconds=0.01", "--windows=2"),
         cwd=tmp_path,

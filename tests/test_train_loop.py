@@ -10,11 +10,11 @@ import pytest
 
 from mixer import build, train_loop
 from mixer.build import build_training
-from mixer.checkpoint_folder import newest_step
-from mixer.checkpoint_restore import restore
+from mixer.checkpoint.folder import newest_step
+from mixer.checkpoint.restore import restore
 from mixer.chips import CHIPS, Chip
 from mixer.config import ConfigReader
-from mixer.metrics import read_metrics
+from mixer.reporting.metrics import read_metrics
 from mixer.sharding import create_mesh
 
 TIMED = ("images_per_second_per_core", "train_seconds", "core_days")

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from mixer.benchmark import workloads
-from mixer.benchmark.collectives import count_collectives, mib_sent
 from mixer.benchmark.workloads import abstract_batch, training_step
+from mixer.rehearsal.collectives import count_collectives, mib_sent
 from mixer.sharding import create_mesh
 
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from mixer.batch import normalize_images
 from mixer.benchmark.timing import Workload
-from mixer.device_batch import normalize_images
 from mixer.losses import LOSSES
 from mixer.optimizer import create_adam
 from mixer.sharding import batch_sharding, replicated, state_sharding

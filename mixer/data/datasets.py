@@ -18,7 +18,7 @@ from mixer.data.digits import Digits
 from mixer.data.records import ArrayRecords, CachedRecords, Files, RandomSubset, Records
 from mixer.data.table import DATASETS, DatasetRow
 from mixer.data.tfrecords import TFRecords
-from mixer.suggestion import nearest, unknown_name
+from mixer.errors import nearest, unknown_name
 
 _MAX_METADATA = 2**24  # bytes of features.json
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from mixer.data.order import permute
-from mixer.suggestion import unknown_name
+from mixer.errors import unknown_name
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 _LABEL_DIGITS = 8  # an example is the label in this many digits, then the bytes of the file

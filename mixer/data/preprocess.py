@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mixer.data.image_check import check_pixels, check_size
 from mixer.data.randaugment import randaugment
-from mixer.suggestion import unknown_name
+from mixer.errors import unknown_name
 
 _ASPECT_RATIOS = (3 / 4, 4 / 3)
 _DCT = "INTEGER_FAST"

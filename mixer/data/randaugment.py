@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from mixer.suggestion import unknown_name
+from mixer.errors import unknown_name
 
 Size: TypeAlias = int | tf.Tensor
 Affine: TypeAlias = tuple[float | tf.Tensor, ...]  # six numbers; see _move

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 
 from mixer.data.order import subset_size
-from mixer.suggestion import unknown_name
+from mixer.errors import unknown_name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import collections
 import importlib.resources
 from collections.abc import Sequence
 
-from mixer.weights.restore import LoadedModel
+from mixer.weights.load import LoadedModel
 
 
 def find_class_names(loaded: LoadedModel, file: str | None = None) -> Sequence[str]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from mixer.device_batch import multi_hot, normalize_images
+from mixer.batch import multi_hot, normalize_images
 from mixer.losses import Loss
 from mixer.sharding import to_global
 

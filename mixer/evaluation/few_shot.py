@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from mixer.device_batch import normalize_images
+from mixer.batch import normalize_images
 from mixer.sharding import to_global
 
 L2 = 2.0**10

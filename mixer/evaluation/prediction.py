@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from mixer.device_batch import normalize_images
-from mixer.weights.restore import LoadedModel
+from mixer.batch import normalize_images
+from mixer.weights.load import LoadedModel
 
 MAX_DRAWN = 60
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import flax.linen as nn
 
+from mixer.errors import unknown_name
 from mixer.models import mixer
-from mixer.suggestion import unknown_name
 
 # name -> (module, sizes)
 MODELS: dict[str, tuple[type[nn.Module], dict[str, dict[str, int]]]] = {

@@ -15,11 +15,11 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 
+from mixer.errors import unknown_name
 from mixer.models.dropout import Dropout, StochasticDepth, linear_rate
 from mixer.models.gelu import gelu
 from mixer.models.layer_norm import LayerNorm
 from mixer.models.product import product
-from mixer.suggestion import unknown_name
 
 
 def _size(

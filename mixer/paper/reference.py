@@ -8,7 +8,7 @@ import importlib.resources
 import json
 from typing import Any
 
-from mixer.suggestion import unknown_name
+from mixer.errors import unknown_name
 
 _PAPER: dict[str, Any] = json.loads(
     importlib.resources.files("mixer.paper").joinpath("mixer_paper.json").read_text("utf-8")

@@ -5,7 +5,7 @@ import urllib.parse
 from collections.abc import Sequence
 from typing import Any
 
-from mixer.suggestion import nearest
+from mixer.errors import nearest
 
 Overrides = dict[str, Any]  # dotted config key to value
 

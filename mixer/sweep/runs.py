@@ -20,7 +20,7 @@ from typing import Any
 from etils import epath
 
 from mixer.config import count_steps, differences
-from mixer.metrics import read_metrics
+from mixer.reporting.metrics import read_metrics
 from mixer.sweep import report
 from mixer.sweep.plan import PROGRAM, Outcomes, Run, Sweep, count_to_do, runs_to_do
 

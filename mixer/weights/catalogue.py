@@ -5,7 +5,7 @@ import os
 import pathlib
 import urllib.parse
 
-from mixer.suggestion import unknown_name
+from mixer.errors import unknown_name
 from mixer.weights.download import check_size, download
 
 _PROTOCOL = "shorter side resized to 256 pixels ({}), central crop of 224 x 224"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixer.weights.restore import LoadedModel
+from mixer.weights.load import LoadedModel
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 

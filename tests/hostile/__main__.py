@@ -25,8 +25,8 @@ from hostile.files import CANARY, GOLDEN, Case
 import mixer.data.datasets
 import mixer.data.input_pipeline
 import mixer.data.prepare
+import mixer.evaluation.evaluate_weights
 import mixer.evaluation.prediction
-import mixer.evaluation.validation
 import mixer.sweep.runs
 import mixer.train_loop  # noqa: F401
 

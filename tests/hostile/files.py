@@ -18,7 +18,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from mixer.checksum import json_checksum
+from mixer.checkpoint.checksum import json_checksum
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 CANARY = "canary"

@@ -12,7 +12,7 @@ import time
 import pytest
 from etils import epath
 
-from mixer.metrics import read_metrics
+from mixer.reporting.metrics import read_metrics
 from mixer.sweep.runs import read_outcomes, run_sweep
 
 ROOT = pathlib.Path(__file__).parent.parent.parent

@@ -13,9 +13,9 @@ import jax
 from absl import app, flags
 
 from mixer import main, train_loop
-from mixer.checkpoint import Checkpoints
+from mixer.checkpoint.save import Checkpoints
 from mixer.data import input_pipeline
-from mixer.train_log import TrainLog
+from mixer.reporting.run_log import TrainLog
 
 PHASES = ("compile", "wait for data", "step", "save", "evaluation")
 WAIT_SECONDS = 30.0  # for the batch that is late; of several processes none can go on without it

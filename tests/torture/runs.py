@@ -3,7 +3,6 @@
 import hashlib
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -12,8 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from ports import free_port
 
-from mixer.metrics import read_metrics
+from mixer.reporting.metrics import read_metrics
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PROGRAM = ("-m", "mixer.main")
@@ -106,12 +106,6 @@ def finish(
         if process.wait():
             text = pathlib.Path(f"{output}.{number}").read_text()
             raise RuntimeError(f"Exit code {process.returncode}:\n{text}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def losses(workdir: pathlib.Path) -> dict[int, float]:

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from mixer.batch import normalize_images
 from mixer.data.datasets import open_dataset
 from mixer.data.input_pipeline import EvalInput
 from mixer.data.preprocess import make_eval_preprocess
-from mixer.device_batch import normalize_images
 from mixer.evaluation.few_shot import few_shot_accuracy
 from mixer.models.mixer import MlpMixer
 from mixer.weights.resize import resize_resolution

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from mixer.data.table import DATASETS
-from mixer.suggestion import nearest
+from mixer.errors import nearest
 
 SPLITS = ("train", "test", "validation", "val")
 _SUFFIXES = (".jpg", ".jpeg", ".png")

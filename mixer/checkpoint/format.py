@@ -1,0 +1,218 @@
+"""One checkpoint, `CHECKPOINTS/STEP`: what it holds, and how it is read without trusting the disk.
+
+Orbax writes two items:
+
+  state  the arrays of the train state
+  meta   JSON: `schema`, `step`, `arrays` (type, shape and checksum of each array by its name),
+         `versions` of the libraries, what the caller adds (config, with seed, batch size and GELU;
+         fingerprints of the data; class names; log), and `sha256` of all that
+
+Orbax itself notices missing and truncated files, but neither a changed bit in the arrays nor that
+it converts them to another type.
+"""
+
+import contextlib
+import functools
+import importlib.metadata
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from mixer.checkpoint.checksum import array_checksums, json_checksum, leaf_name
+from mixer.train_state import TrainState
+
+SCHEMA = 1
+_VERSIONS_OF = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "tensorflow-datasets",
+)
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint is not what was saved; the message begins with a word for what is wrong."""
+
+
+def items_to_save(step: int, state: TrainState, meta: dict[str, Any]) -> ocp.args.Composite:
+    """Returns both items for Orbax; computes the checksums."""
+    checksums = array_checksums(state)
+    arrays = {
+        name: {**kind, "checksum": checksums[name]}
+        for name, kind in _kinds_of_arrays(state).items()
+    }
+    meta = {**meta, "schema": SCHEMA, "step": step, "arrays": arrays, "versions": _versions()}
+    # A copy, as JSON will have it: it is written in the background, while the log goes on.
+    meta = json.loads(json.dumps(meta))
+    return ocp.args.Composite(
+        state=ocp.args.StandardSave(state),
+        meta=ocp.args.JsonSave({**meta, "sha256": json_checksum(meta)}),
+    )
+
+
+def read_meta(directory: epath.Path) -> dict[str, Any]:
+    """Returns the `meta` of a checkpoint.
+
+    Raises:
+      DamagedCheckpoint: it is not what was saved.
+      ValueError: it is, but in the form of another version of this code.
+    """
+    with _damage("metadata: it cannot be read"):
+        meta = ocp.JsonCheckpointHandler().restore(directory / "meta")
+        found = meta.pop("sha256")
+    if found != json_checksum(meta):
+        raise DamagedCheckpoint("metadata: it does not have its checksum")
+    if meta.get("schema") != SCHEMA:
+        raise ValueError(
+            f"Expected a checkpoint of schema {SCHEMA} in {directory}; got schema "
+            f"{meta.get('schema')}. Use the version of this code that wrote it."
+        )
+    with _damage("metadata: it is not in its form"):  # a checksum is no proof of who wrote it
+        int(meta["step"])
+        for array in meta["arrays"].values():
+            np.empty(0, array["dtype"]).view(np.uint8)  # raises for objects
+            _ = [range(size) for size in array["shape"]]
+            str(array["checksum"])
+    return meta
+
+
+def check_fits(meta: dict[str, Any], abstract_state: TrainState) -> None:
+    """Raises ValueError unless the arrays of the checkpoint are those of `abstract_state`."""
+    expected = _kinds_of_arrays(abstract_state)
+    saved = {
+        name: {"dtype": array["dtype"], "shape": array["shape"]}
+        for name, array in meta["arrays"].items()
+    }
+    differing = [
+        f"{name}: {_in_words(saved.get(name))} saved, {_in_words(expected.get(name))} needed"
+        for name in sorted(saved.keys() | expected.keys())
+        if saved.get(name) != expected.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"The checkpoint of step {meta['step']} does not fit the config's model and optimizer "
+            f"({len(differing)} arrays):\n  " + "\n  ".join(differing[:5]) + "\nUse another "
+            "--workdir, or the config that it was trained with."
+        )
+
+
+def read_state(directory: epath.Path, abstract_state: TrainState) -> TrainState:
+    """Returns the state with the shapes, types and shardings of `abstract_state`; unverified.
+
+    Waits for no other process, unlike Orbax's managers: one that fails leaves none waiting.
+
+    Raises:
+      DamagedCheckpoint: it cannot be read.
+    """
+    args = ocp.args.StandardRestore(abstract_state)
+    return _read_arrays(ocp.StandardCheckpointHandler(), directory, args)
+
+
+def check_arrays(meta: dict[str, Any], tree: Any) -> None:
+    """Raises DamagedCheckpoint unless the arrays of a state, or of a part of it, are those saved.
+
+    All processes must call it, see `array_checksums`.
+    """
+    changed = [
+        name
+        for name, checksum in array_checksums(tree).items()
+        if checksum != meta["arrays"][name]["checksum"]
+    ]
+    if changed:
+        others = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise DamagedCheckpoint(
+            f"checksum: the bits of {', '.join(changed[:3])}{others} have changed"
+        )
+
+
+def read_checkpoint(directory: epath.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the parameters of a checkpoint and its `meta`, without the rest of the state.
+
+    The parameters are the nested dict of the model, float32 arrays in host memory: their Polyak
+    average, if the run kept one.
+
+    Raises:
+      ValueError: they are not what was saved.
+    """
+    try:
+        meta = read_meta(directory)
+        return _read_params(directory, meta), meta
+    except DamagedCheckpoint as damage:
+        raise ValueError(
+            f"The checkpoint {directory} is damaged: {damage}. Use another one of the run."
+        ) from damage
+
+
+def _read_params(directory: epath.Path, meta: dict[str, Any]) -> dict[str, Any]:
+    """Returns the nested dict of the parameters to use, verified arrays in host memory.
+
+    Raises:
+      DamagedCheckpoint: they are not what was saved.
+    """
+    is_averaged = any(name.startswith("averaged_params/") for name in meta["arrays"])
+    top = "averaged_params" if is_averaged else "params"
+    item = flax.traverse_util.unflatten_dict(
+        {
+            name: jax.ShapeDtypeStruct(array["shape"], array["dtype"])
+            for name, array in meta["arrays"].items()
+            if name.startswith(f"{top}/")
+        },
+        sep="/",
+    )
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+    args = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
+    tree = _read_arrays(ocp.PyTreeCheckpointHandler(), directory, args)
+    check_arrays(meta, tree)
+    return tree[top]
+
+
+def _read_arrays(handler: Any, directory: epath.Path, args: Any) -> Any:
+    hook = sys.unraisablehook
+
+    def without_noise(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    # If it fails, the reads of all other arrays still answer, each with a traceback about that.
+    sys.unraisablehook = without_noise
+    with _damage("arrays: they cannot be read"):
+        tree = handler.restore(directory / "state", args=args)
+    sys.unraisablehook = hook
+    return tree
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
+
+
+def _kinds_of_arrays(tree: Any) -> dict[str, dict[str, Any]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        leaf_name(path): {"dtype": str(leaf.dtype), "shape": list(leaf.shape)}
+        for path, leaf in leaves
+    }
+
+
+def _in_words(kind: dict[str, Any] | None) -> str:
+    return "nothing" if kind is None else f"{kind['dtype']}{kind['shape']}"
+
+
+@contextlib.contextmanager
+def _damage(what: str) -> Iterator[None]:
+    """Raises DamagedCheckpoint for whatever goes wrong inside: the libraries raise many types."""
+    try:
+        yield
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise DamagedCheckpoint(f"{what} ({type(error).__name__}: {lines[0][:200]})") from error

@@ -1,0 +1,181 @@
+"""A rehearsal: the real step of a config, compiled for a TPU slice on a machine without one.
+
+Compiling tells what fits and what has to be computed and sent. The time of a step is the
+compiler's own estimate, of one device and without waiting for the network: a measured step is
+longer. Nothing here has been compared with a TPU yet.
+"""
+
+import re
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mixer.batch import normalize_images
+from mixer.build import build_training
+from mixer.chips import CHIPS
+from mixer.config import ConfigReader
+from mixer.data.table import DATASETS, num_examples
+from mixer.models import build_model
+from mixer.paper.reference import Result, table3_rows
+from mixer.rehearsal.collectives import count_collectives
+from mixer.rehearsal.topology import larger_slices, slice_devices
+from mixer.sharding import batch_sharding, check_batch_size, create_mesh, replicated
+
+_GIB = 2**30
+# What libtpu says of a program that does not fit, with what it needs and what there is.
+_SIZE = r"([\d.]+)([MG])"
+_OUT_OF_MEMORY = rf"(?:Used |temporaries \(){_SIZE}\)? (?:of|exceeds available HBM) \(?{_SIZE}"
+
+
+def rehearse_training(config: ConfigDict, topology: str) -> dict[str, Any]:
+    """Returns what the training step of a config needs on a slice, a plain dict for JSON.
+
+    `gflops_per_core`, `gbytes_per_core`, `collectives` (count and MiB each device receives) and
+    times (ms) are of one step; `core_days` are `estimated_step_ms` times all steps times cores.
+    `fits` is false if the memory of a device does not hold it; then `peak_hbm_gib` is what the
+    compiler asked for, and what only a compiled program tells is missing.
+
+    Raises:
+      ValueError: no such topology, the batch does not divide, the dataset is not in the table.
+    """
+    cfg = ConfigReader(config)
+    name = str(cfg.dataset).partition(":")[0]
+    images = num_examples(cfg.dataset, cfg.train_split, cfg.train_fraction)
+    mesh = create_mesh(slice_devices(topology), **cfg.mesh)
+    check_batch_size(cfg.batch_size, mesh, cfg.accumulation_steps)
+    row = DATASETS[name]
+    training = build_training(cfg, mesh, num_classes=row.num_classes, num_examples=images)
+    batch = _abstract_batch(mesh, cfg.batch_size, cfg.image_size, row.max_labels)
+    report = _compile(
+        training.train_step, training.abstract_state, batch, mesh=mesh, loops=cfg.accumulation_steps
+    )
+    report |= {"topology": topology, "total_steps": training.total_steps}
+    report["batch_per_core"] = cfg.batch_size // mesh.size
+    paper = _paper_row(cfg)
+    if paper:
+        report["paper_core_days"] = paper.tpu_v3_core_days
+    if report["fits"]:
+        seconds = report["estimated_step_ms"] / 1e3
+        cores = mesh.size * CHIPS[mesh.devices.flat[0].device_kind].cores
+        report["images_per_s_per_core"] = cfg.batch_size / seconds / cores
+        report["hours"] = training.total_steps * seconds / 3600
+        report["core_days"] = report["hours"] * cores / 24
+    return report
+
+
+def rehearse_inference(config: ConfigDict, topology: str, batch_per_core: int) -> dict[str, Any]:
+    """Returns the same for the forward pass with a batch of that size on every device."""
+    cfg = ConfigReader(config)
+    mesh = create_mesh(slice_devices(topology))
+    num_classes = DATASETS[str(cfg.dataset).partition(":")[0]].num_classes
+    model = build_model(**cfg.model, num_classes=num_classes)
+    batch = _abstract_batch(mesh, batch_per_core * mesh.size, cfg.image_size, 1)
+
+    def infer(params: Any, batch: dict[str, jax.Array]) -> Any:
+        return model.apply({"params": params}, normalize_images(batch["images"]))
+
+    sample = jnp.zeros((1, cfg.image_size, cfg.image_size, 3))
+    params = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
+        jax.eval_shape(model.init, jax.random.key(0), sample)["params"],
+    )
+    step = jax.jit(infer, out_shardings=batch_sharding(mesh))
+    report = {"topology": topology} | _compile(step, params, batch, mesh=mesh)
+    report["batch_per_core"] = batch_per_core
+    if report["fits"]:
+        images = batch_per_core / CHIPS[mesh.devices.flat[0].device_kind].cores
+        report["images_per_s_per_core"] = images / report["estimated_step_ms"] * 1e3
+    paper = _paper_row(cfg)
+    if paper:
+        report["paper_images_per_s_per_core"] = paper.img_per_sec_per_core
+    return report
+
+
+def smallest_change_that_fits(config: ConfigDict, topology: str) -> tuple[str, dict[str, Any]]:
+    """Returns the first change of a config that does not fit which makes it fit, and its report.
+
+    Tried in the order of what they cost, each by compiling it: divide the state, compute the
+    elementwise parts again, accumulate gradients, compute whole blocks again, a larger slice.
+
+    Raises:
+      ValueError: none of them is enough.
+    """
+    divided = {"mesh.data": 1, "mesh.fsdp": -1}
+    again = divided | {"model.remat": "elementwise"}
+    changes: list[dict[str, Any]] = [divided, again]
+    changes += [again | {"accumulation_steps": steps} for steps in (2, 4, 8)]
+    changes += [divided | {"model.remat": "block", "accumulation_steps": 8}]
+    tries = [(topology, change) for change in changes]
+    tries += [(larger, {}) for larger in larger_slices(topology)]
+    for where, change in tries:
+        changed = ConfigDict(config.to_dict())
+        changed.update_from_flattened_dict(change)
+        if where == topology and changed.to_dict() == config.to_dict():
+            continue
+        try:
+            report = rehearse_training(changed, where)
+        except ValueError:
+            continue  # the batch does not divide so far
+        if report["fits"]:
+            flags = " ".join(f"--config.{key}={value}" for key, value in change.items())
+            return flags or f"--topology={where}", report
+    raise ValueError(f"Nothing that was tried makes it fit on {topology} or a larger slice.")
+
+
+def _paper_row(cfg: ConfigReader) -> Result | None:
+    """Returns the row of Table 3 of a pre-training config, if there is one."""
+    if "num_epochs" not in cfg or "variant" not in cfg.model:
+        return None
+    pretrain = "imagenet" if cfg.dataset == "imagenet2012" else cfg.dataset
+    for row in table3_rows():
+        found = (row.pretrain, row.model, row.image_size, row.pretrain_epochs)
+        if found == (pretrain, f"Mixer-{cfg.model.variant}", cfg.image_size, cfg.num_epochs):
+            return row
+    return None
+
+
+def _abstract_batch(mesh: Mesh, size: int, pixels: int, labels: int) -> dict[str, Any]:
+    sharding = batch_sharding(mesh)
+    return {
+        "images": jax.ShapeDtypeStruct((size, pixels, pixels, 3), jnp.uint8, sharding=sharding),
+        "labels": jax.ShapeDtypeStruct((size, labels), jnp.int32, sharding=sharding),
+    }
+
+
+def _compile(step: Any, *args: Any, mesh: Mesh, loops: int = 1) -> dict[str, Any]:
+    """Compiles and reports; the compiler counts the body of the accumulation's loop once."""
+    chip = CHIPS[mesh.devices.flat[0].device_kind]
+    report: dict[str, Any] = {"num_cores": mesh.size * chip.cores, "hbm_limit_gib": chip.hbm_gib}
+    start = time.monotonic()
+    try:
+        compiled = step.lower(*args).compile()
+    except jax.errors.JaxRuntimeError as error:
+        used = re.search(_OUT_OF_MEMORY, str(error))
+        if not used:
+            raise
+        peak, limit = (_gib(used[1], used[2]), _gib(used[3], used[4]))
+        return report | {"fits": False, "peak_hbm_gib": peak, "hbm_limit_gib": limit}
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    arguments, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    peak = arguments + temporaries + outputs + memory.generated_code_size_in_bytes
+    return report | {
+        "fits": peak <= chip.hbm_gib * _GIB,
+        "compile_s": time.monotonic() - start,
+        "arguments_gib": arguments / _GIB,
+        "temp_gib": temporaries / _GIB,
+        "peak_hbm_gib": peak / _GIB,
+        "gflops_per_core": loops * cost["flops"] / chip.cores / 1e9,
+        "gbytes_per_core": loops * cost["bytes accessed"] / chip.cores / 1e9,
+        "estimated_step_ms": loops * cost["optimal_seconds"] * 1e3,
+        "bound_step_ms": loops * cost["flops"] / chip.flops_per_second * 1e3,
+        "collectives": count_collectives(compiled.as_text()),
+    }
+
+
+def _gib(number: str, unit: str) -> float:
+    return float(number) / (1024 if unit == "M" else 1)

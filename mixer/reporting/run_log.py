@@ -1,0 +1,208 @@
+"""The log of a run: fetches the metrics of each step, checks them, writes and shows them."""
+
+import collections
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from etils import epath
+
+from mixer.reporting.metrics import MetricsWriter, read_metrics
+from mixer.reporting.progress import Progress
+
+# How many steps the host runs ahead of the metrics that it has seen. The device never waits for the
+# host, and the host does not queue more than this.
+_STEPS_IN_FLIGHT = 2
+
+
+class TrainLog:
+    """Logs the steps `first_step + 1` to `total_steps` of a run; a context manager.
+
+    Every `log_every` steps it writes and shows the means of the metrics since the last time. What
+    it needs to go on after a resume comes from `state`, saved with the checkpoint. One process
+    writes and shows for all. The program was `started` at that time of `time.monotonic`.
+    """
+
+    def __init__(
+        self,
+        workdir: epath.Path,
+        *,
+        started: float,
+        config: dict[str, Any],
+        first_step: int,
+        total_steps: int,
+        log_every: int,
+        batch_size: int,
+        train_flops_per_image: float,
+        schedule: optax.Schedule,
+        saved: dict[str, Any],
+    ):
+        self._started = started
+        self._active = jax.process_index() == 0
+        self._workdir = workdir
+        self._first_step = first_step
+        self._total_steps = total_steps
+        self._log_every = log_every
+        self._schedule = schedule
+        self._pending: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
+        self._window: list[dict[str, float]] = saved.get("window", [])
+        self._evaluated_step = saved.get("evaluated_step", first_step)
+        self._latest: dict[str, float] = {}
+        for line in read_metrics(workdir, last_step=first_step):
+            self._latest |= line
+        if self._active:
+            workdir.mkdir(parents=True, exist_ok=True)
+            (workdir / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        self._writer = MetricsWriter(workdir, first_step=first_step, active=self._active)
+        self._progress = Progress(
+            first_step=first_step,
+            total_steps=total_steps,
+            batch_size=batch_size,
+            train_flops_per_image=train_flops_per_image,
+            train_seconds=saved.get("train_seconds", 0.0),
+            core_seconds=saved.get("core_seconds", 0.0),
+            active=self._active,
+        )
+
+    def __enter__(self) -> "TrainLog":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._progress.close()
+        self._writer.close()
+
+    def say(self, text: str) -> None:
+        """Shows some lines."""
+        self._progress.say(text)
+
+    def start_clock(self) -> None:
+        """Starts to measure: everything is compiled, the steps begin."""
+        self._progress.start()
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Reports every step so far, then keeps the time spent inside out of the speed.
+
+        Raises:
+          FloatingPointError: as `add`.
+        """
+        while self._pending:
+            self._report(*self._pending.popleft())
+        with self._progress.pause():
+            yield
+
+    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Takes the metrics of a step, still being computed, and reports an older step.
+
+        Waits for the first step, to say how long the start took.
+
+        Raises:
+          FloatingPointError: a metric of the older step is not finite.
+        """
+        if step == self._first_step + 1:
+            jax.block_until_ready(metrics)
+            self.say(f"First step done {time.monotonic() - self._started:.1f} s after the start.")
+        self._pending.append((step, metrics))
+        if len(self._pending) > _STEPS_IN_FLIGHT:
+            self._report(*self._pending.popleft())
+
+    def add_images(self, batch: dict[str, np.ndarray]) -> None:
+        """Draws some images of a batch as the model sees them."""
+        if self._active:
+            from mixer.reporting.pictures import (
+                draw_images,  # Matplotlib, which a resumed run needs later
+            )
+
+            draw_images(batch["images"], batch["labels"], self._workdir / "train_images.png")
+
+    def add_evaluations(self, step: int, results: dict[str, dict[str, float]]) -> None:
+        """Writes and shows the result of each evaluated split, and draws the curves so far."""
+        scalars: dict[str, float] = {}
+        for split, result in results.items():
+            scalars |= {f"{split}/{name}": value for name, value in result.items()}
+            self.say(
+                f"step {step:,} | {split}: top-1 {result['top1']:.2%} of {result['count']:,} "
+                f"images, loss {result['loss']:.4f}"
+            )
+        self._write(step, scalars)
+        self._evaluated_step = step
+        if self._active:
+            from mixer.reporting.pictures import draw_curves  # as above
+
+            draw_curves(self._workdir)
+
+    def is_evaluated(self, step: int) -> bool:
+        """Returns whether that step's evaluation is in the log; a stop may have cut it short."""
+        return self._evaluated_step == step
+
+    def add_damage(self, step: int, damaged: list[str]) -> None:
+        """Writes and shows which examples were replaced in the batch after step `step`."""
+        self._write(step + 1, {"damaged_examples": len(damaged)})
+        say = self.say if self._active else print  # each process reads other examples
+        for description in damaged:
+            say(f"step {step + 1:,} | replaced {description}")
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps of the log, as JSON can hold it."""
+        return {
+            "window": self._window,
+            "evaluated_step": self._evaluated_step,
+            **self._progress.state(),
+        }
+
+    def finish(self) -> dict[str, float]:
+        """Shows the summary and returns the last value of each metric."""
+        self._progress.close()
+        self.say(self._summary())
+        return self._latest
+
+    def _write(self, step: int, scalars: dict[str, float]) -> None:
+        self._writer.write(step, scalars)
+        self._latest |= {"step": step, **scalars}
+
+    def _report(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if not all(math.isfinite(value) for value in scalars.values()):
+            found = ", ".join(f"{name} {value}" for name, value in scalars.items())
+            raise FloatingPointError(
+                f"Step {step} is not finite: {found}. The run ends here and saves nothing of this "
+                "step. A lower learning rate or a longer warm-up may help."
+            )
+        self._window.append(scalars)
+        self._progress.advance(step)
+        if step % self._log_every == 0 or step == self._total_steps:
+            means = {
+                name: sum(values[name] for values in self._window) / len(self._window)
+                for name in scalars
+            }
+            self._window = []
+            line = {
+                **means,
+                "learning_rate": float(self._schedule(step - 1)),
+                **self._progress.measure(step),
+            }
+            self._write(step, line)
+            self._progress.show(step, line)
+
+    def _summary(self) -> str:
+        latest, workdir = self._latest, self._workdir
+        wall_seconds = time.monotonic() - self._started
+        splits = [key.removesuffix("/top1") for key in latest if key.endswith("/top1")]
+        accuracies = "".join(
+            f"\n  {split + ' top-1':12} {latest[split + '/top1']:.2%} of "
+            f"{latest[split + '/count']:,} images"
+            for split in splits
+        )
+        return f"""
+Finished {self._total_steps:,} steps in {latest["train_seconds"]:.1f} s of training, \
+{wall_seconds:.1f} s in all.{accuracies}
+  config       {workdir / "config.json"}
+  metrics      {workdir / "metrics.jsonl"}, and for TensorBoard: tensorboard --logdir {workdir}
+  pictures     {workdir / "curves.png"}, {workdir / "train_images.png"}
+  checkpoint   {workdir / "checkpoints" / str(self._total_steps)}"""

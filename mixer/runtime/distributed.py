@@ -1,0 +1,91 @@
+"""Several processes that train as one: each feeds and computes its part of every batch.
+
+On the workers of a Cloud TPU slice JAX finds the others by itself. Anywhere else the three flags of
+`mixer/main.py` say where they meet. A single process on a machine without a TPU starts nothing.
+"""
+
+import jax
+
+# So long after its last sign of life a process counts as lost, and the others end. So long, too, a
+# process that ends alone, with an error, waits for the others.
+_TIMEOUT_SECONDS = 60
+
+
+def start(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Joins the other processes of the run; must come before anything that asks for a device.
+
+    Waits up to five minutes for those that have not started yet.
+
+    Args:
+      coordinator: HOST:PORT, where process 0 listens and all others find it.
+      num_processes: how many there are.
+      process_id: the number of this one, from 0 on.
+
+    Raises:
+      ValueError: some but not all of the three are given, or one is malformed; or all are None on a
+        Cloud TPU whose workers cannot be found.
+    """
+    if coordinator is None and num_processes is None and process_id is None:
+        if _is_cloud_tpu():
+            _start_on_cloud_tpu()
+        return
+    if coordinator is None or num_processes is None or process_id is None:
+        raise ValueError(
+            "Expected all of --coordinator, --num_processes and --process_id, or none of them; got "
+            f"--coordinator={coordinator}, --num_processes={num_processes}, "
+            f"--process_id={process_id}."
+        )
+    host, _, port = coordinator.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+        raise ValueError(
+            "Expected --coordinator=HOST:PORT, for instance 10.0.0.1:8476, the address of process "
+            f"0 as all others see it; got {coordinator!r}."
+        )
+    if num_processes < 1:
+        raise ValueError(f"Expected --num_processes to be at least 1; got {num_processes}.")
+    if not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"Expected --process_id from 0 to {num_processes - 1}, for --num_processes="
+            f"{num_processes}; got {process_id}."
+        )
+    # By hand: no look at SLURM's or MPI's variables, which would hide devices from the process.
+    _initialize(coordinator, num_processes, process_id, cluster_detection_method="deactivate")
+
+
+def _initialize(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    cluster_detection_method: str | None = None,
+) -> None:
+    """Starts JAX's coordination service and client: the one place for their settings."""
+    # Takes SIGTERM, which is mixer/runtime/preemption.py's.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(
+        coordinator,
+        num_processes,
+        process_id,
+        cluster_detection_method=cluster_detection_method,
+        heartbeat_timeout_seconds=_TIMEOUT_SECONDS,
+        shutdown_timeout_seconds=_TIMEOUT_SECONDS,
+    )
+
+
+def _is_cloud_tpu() -> bool:
+    """Returns whether JAX will use the TPU of this machine; starts no backend.
+
+    On a machine with TPU chips and libtpu, importing JAX sets this to "tpu,cpu", unless
+    JAX_PLATFORMS says otherwise: with JAX_PLATFORMS=cpu one worker of a slice works alone.
+    """
+    platforms: str | None = jax.config.jax_platforms  # type: ignore[attr-defined]
+    return "tpu" in (platforms or "").split(",")
+
+
+def _start_on_cloud_tpu() -> None:
+    try:
+        _initialize()
+    except (ValueError, OSError) as error:  # no cluster, or no metadata server to ask
+        raise ValueError(
+            f"JAX did not find the workers of this Cloud TPU: {error} If this machine holds the "
+            "whole TPU, say so: --coordinator=localhost:8476 --num_processes=1 --process_id=0."
+        ) from error

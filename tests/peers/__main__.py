@@ -1,0 +1,74 @@
+"""Measures our Mixer beside timm's and one in plain flax: images/s, in turns in one run.
+
+python -m tests.peers --variant=S/16 --mode=train --batch_size=32 --dtype=float32
+
+The same size, batch size and precision for all, on one device, CPU or GPU: forward pass, sigmoid
+loss, backward pass, clipping to global norm 1 and Adam, or the forward pass alone; no dropout, no
+stochastic depth, no mixup, nothing is loaded. Peers that are not installed are skipped (timm needs
+pip install torch timm).
+"""
+
+import json
+import os
+from typing import Any
+
+from absl import app, flags, logging
+
+# By default JAX takes most of a GPU's memory at its start, and PyTorch would find none.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+_VARIANT = flags.DEFINE_string("variant", "S/16", "Size of the Mixer, as Table 1 names it.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "What to measure.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images per batch.", 1)
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of the images, in pixels.", 1)
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of activations.")
+_PEERS = flags.DEFINE_list("peers", ["plain_flax", "timm", "timm_compiled"], "Beside whom.")
+_SECONDS = flags.DEFINE_float("seconds", 4.0, "Length of a window, at least one call.")
+_WINDOWS = flags.DEFINE_integer("windows", 5, "Pairs of windows for each peer.", 1)
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.ERROR)
+    from tests.peers.compare import measure_peers  # after the flags: JAX takes seconds
+
+    try:
+        report = measure_peers(
+            _VARIANT.value,
+            peers=_PEERS.value,
+            mode=_MODE.value,
+            batch_size=_BATCH_SIZE.value,
+            image_size=_IMAGE_SIZE.value,
+            dtype=_DTYPE.value,
+            seconds=_SECONDS.value,
+            windows=_WINDOWS.value,
+        )
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+    if _JSON.value:
+        print(json.dumps(report))
+        return
+    packages = [name for name in ("jax", "flax", "torch", "timm") if report[name]]
+    print(
+        f"{report['variant']}, {report['mode']}, batch {report['batch_size']}, {report['dtype']}, "
+        f"{report['image_size']} x {report['image_size']}, on {report['device']}, "
+        f"{', '.join(f'{name} {report[name]}' for name in packages)}\n"
+        f"host: {report['host_cpus']} CPUs, load {report['host_load']:.1f} before (0: idle)\n"
+        f"images/s and ours / peer pair by pair: median (min to max) of {_WINDOWS.value} pairs\n"
+    )
+    print(f"{'peer':14}{'ours':>26}{'peer':>26}{'ours / peer':>26}  compiled s")
+    for row in report["peers"]:
+        cells = [_cell(row[key]) for key in ("ours_images_per_s", "images_per_s", "ratio")]
+        print(f"{row['peer']:14}{''.join(cells)}  {row['compile_s']:10.1f}")
+    for name, reason in report["skipped"].items():
+        print(f"{name:14}  skipped: {reason}")
+
+
+def _cell(value: dict[str, Any]) -> str:
+    return f"{value['median']:.4g} ({value['min']:.4g} to {value['max']:.4g})".rjust(26)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,101 @@
+"""The rehearsal: what it refuses, and, with libtpu, real compilations.
+
+With the packages of requirements-tpu.txt the marked tests compile for TPU slices; without them
+they are skipped.
+"""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from configs import digits
+from mixer.rehearsal import rehearse as rehearsal
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs requirements-tpu.txt"
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("batch_size", 60, "batch_size divisible by the 8 devices; got 60"),
+        ("accumulation_steps", 3, r"8 devices x 3 accumulation_steps; got 64"),
+        ("image_size", 18, "multiples of patch_size=4; got 18 x 18"),
+        ("dataset", "folder:x", "Only the folder itself tells"),
+        ("dataset", "digit", "Did you mean 'digits'"),
+    ],
+)
+def test_configs_that_cannot_work_are_refused_before_compiling(monkeypatch, key, value, message):
+    import jax
+
+    monkeypatch.setattr(rehearsal, "slice_devices", lambda name: jax.devices())
+    config = digits.get_config()
+    config[key] = value
+    with pytest.raises(ValueError, match=message):
+        rehearse.rehearse_training(config, "v3-8")
+
+
+def rehearse(*arguments: str) -> list[dict]:
+    """Returns the JSON lines of the script, in a process that has not asked for CPU devices."""
+    run = subprocess.run(
+        [sys.executable, "scripts/rehearse_tpu.py", *arguments, "--json"],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert run.returncode == 0, run.stderr
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+@needs_libtpu
+def test_a_small_config_on_two_slices():
+    reports = rehearse("--config=configs/digits.py", "--topology=v3-8,v5e-4")
+    assert [(r["topology"], r["num_cores"]) for r in reports] == [("v3-8", 8), ("v5e-4", 4)]
+    assert all(r["fits"] and r["config"] == "configs/digits.py" for r in reports)
+    # 8 images a core, 3 x the forward products of 141,578 parameters; elementwise work beside it.
+    assert 0.05 < reports[0]["gflops_per_core"] < 0.3
+    # The gradient of every parameter is reduced once, in one operation.
+    reduced = reports[0]["collectives"]["all-reduce"]
+    assert reduced["count"] == 1
+    assert reduced["mib"] == pytest.approx(141_578 * 4 / 2**20, rel=0.05)
+
+
+@needs_libtpu
+def test_inference_takes_a_batch_on_every_core():
+    reports = rehearse(
+        "--config=configs/digits.py", "--topology=v3-8", "--mode=infer", "--batch_per_core=8,64"
+    )
+    assert [r["batch_per_core"] for r in reports] == [8, 64]
+    assert reports[1]["images_per_s_per_core"] > reports[0]["images_per_s_per_core"]
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_the_step_of_mixer_b16_is_as_lean_as_it_was():
+    (report,) = rehearse("--config=configs/pretrain_imagenet.py:B/16", "--topology=v3-32")
+    assert report["estimated_step_ms"] <= 181
+    assert report["peak_hbm_gib"] <= 4.9
+    assert report["bound_step_ms"] == pytest.approx(158, rel=0.01)
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_what_does_not_fit_is_said_with_a_change_that_does():
+    reports = rehearse(
+        *("--config=configs/digits.py", "--topology=v3-8"),
+        *("--config.batch_size=2097152", "--config.num_epochs=1000000.0"),
+    )
+    assert not reports[0]["fits"]
+    assert reports[0]["peak_hbm_gib"] > 15
+    assert reports[-1]["fits"]
+    assert "accumulation_steps=4" in reports[-1]["change"]

@@ -1,0 +1,155 @@
+"""SIGTERM and Ctrl-C, really delivered, in every phase of a run; agreement of several processes."""
+
+import itertools
+import os
+import signal
+import threading
+
+import jax
+import numpy as np
+import pytest
+from test_train_loop import read_lines, read_state
+
+from mixer import train_loop
+from mixer.checkpoint.folder import newest_step
+from mixer.checkpoint.save import Checkpoints
+from mixer.data import input_pipeline
+from mixer.reporting.run_log import TrainLog
+from mixer.runtime.preemption import Preempted, Preemption
+from mixer.sharding import create_mesh
+
+
+def ask(number: int = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), number)
+
+
+def during_compilation(monkeypatch):
+    compile_step = train_loop._compile
+
+    def asked(*args):
+        ask()
+        return compile_step(*args)
+
+    monkeypatch.setattr(train_loop, "_compile", asked)
+
+
+def while_waiting_for_the_batch_after_step_5(monkeypatch):
+    take = input_pipeline.TrainInput.batches
+
+    def stalled(self, first_step, on_damage):
+        for step, batch in enumerate(take(self, first_step, on_damage), first_step):
+            if step == 5:
+                threading.Timer(0.3, ask).start()
+                threading.Event().wait(20)
+                raise AssertionError("the run has waited for this batch")
+            yield batch
+
+    monkeypatch.setattr(input_pipeline.TrainInput, "batches", stalled)
+
+
+def at_step_7(monkeypatch):
+    add = TrainLog.add
+
+    def asked(self, step, metrics):
+        if step == 7:
+            ask(signal.SIGINT)
+        add(self, step, metrics)
+
+    monkeypatch.setattr(TrainLog, "add", asked)
+
+
+def while_saving_step_8(monkeypatch):
+    save = Checkpoints.save
+
+    def asked(self, step, *args):
+        assert step == 8, "and not once more"
+        save(self, step, *args)
+        ask()
+
+    monkeypatch.setattr(Checkpoints, "save", asked)
+
+
+def during_the_evaluation(monkeypatch):
+    take = input_pipeline.EvalInput.batches
+
+    def asked(self):
+        for number, batch in enumerate(take(self)):
+            assert number <= 2, "the evaluation has gone on"
+            if number == 2:
+                ask()
+            yield batch
+
+    monkeypatch.setattr(input_pipeline.EvalInput, "batches", asked)
+
+
+def test_a_run_stopped_in_every_phase_has_the_bits_of_an_undisturbed_one(
+    tmp_path, digits_config, monkeypatch, capfd
+):
+    digits_config.checkpoint_every = 8
+    digits_config.eval_every = 10
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train_loop.train(digits_config, whole)
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    for when, saved_step, shown in (
+        (during_compilation, None, "SIGTERM: nothing to save, ending; run the same command"),
+        (while_waiting_for_the_batch_after_step_5, 5, "SIGTERM: saving step 5, then ending"),
+        (at_step_7, 7, "SIGINT: saving step 7, then ending; run the same command to go on."),
+        (while_saving_step_8, 8, "SIGTERM: nothing to save, ending"),
+        (during_the_evaluation, 10, "SIGTERM: saving step 10, then ending"),
+        (during_the_evaluation, 10, "SIGTERM: nothing to save, ending"),
+    ):
+        capfd.readouterr()
+        with monkeypatch.context() as context:
+            when(context)
+            with pytest.raises(Preempted) as preempted:
+                train_loop.train(digits_config, stopped)
+        assert preempted.value.code == 0
+        output, errors = capfd.readouterr()
+        assert shown in output
+        assert "Ctrl-C ends the program at once" in errors
+        assert newest_step(stopped / "checkpoints") == saved_step
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+    train_loop.train(digits_config, stopped)
+
+    lines = read_lines(whole)
+    assert [line["step"] for line in lines] == [4, 8, 10, 12, 16, 20, 20]
+    assert read_lines(stopped) == lines
+    first, second = (read_state(digits_config, path, 20) for path in (whole, stopped))
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_ctrl_c_after_a_signal_ends_the_program():
+    with Preemption(create_mesh()) as preemption:
+        preemption.check()
+        ask()
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+        with pytest.raises(Preempted):
+            preemption.check()
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_several_processes_act_on_what_they_knew_two_batches_ago():
+    with Preemption(create_mesh()) as preemption:
+        preemption._several = True
+        batches = preemption.batches(iter(range(9)))
+        assert next(batches) == 0
+        ask()
+        assert next(batches) == 1
+        assert next(batches) == 2
+        with pytest.raises(Preempted, match="0") as preempted:
+            next(batches)
+    assert preempted.value.signal == "SIGTERM"
+
+
+def test_batches_taken_in_another_thread_are_the_same_and_so_are_their_errors():
+    def produce():
+        yield from range(3)
+        raise ValueError("no more")
+
+    with Preemption(create_mesh()) as preemption:
+        assert list(preemption.batches(iter(range(3)))) == [0, 1, 2]
+        batches = preemption.batches(produce())
+        assert list(itertools.islice(batches, 3)) == [0, 1, 2]
+        with pytest.raises(ValueError, match="no more"):
+            next(batches)
