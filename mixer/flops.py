@@ -1,5 +1,10 @@
-"""How much arithmetic a model asks for, counted from its jaxpr without computing anything."""
+"""How much arithmetic a model needs, and how much a chip can do.
 
+The former is counted from the jaxpr, without computing anything. The latter are the vendors' public
+figures for one JAX device: a core of a TPU v2 or v3 chip, or a whole later chip.
+"""
+
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +12,31 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A device: matrix-unit peak in bfloat16, memory, and cores as clouds count them."""
+
+    flops_per_second: float
+    hbm_gib: float
+    cores: int = 1
+
+
+# By `jax.Device.device_kind`. Source: cloud.google.com/tpu/docs, "System architecture", and
+# NVIDIA's data sheets (dense, without sparsity).
+CHIPS: dict[str, Chip] = {
+    "TPU v2": Chip(22.5e12, 8),
+    "TPU v3": Chip(61.5e12, 16),
+    "TPU v4": Chip(275e12, 32, cores=2),
+    "TPU v5 lite": Chip(197e12, 16),
+    "TPU v5": Chip(459e12, 95, cores=2),
+    "TPU v6 lite": Chip(918e12, 32),
+    "NVIDIA A100-SXM4-40GB": Chip(312e12, 40),
+    "NVIDIA A100-SXM4-80GB": Chip(312e12, 80),
+    "NVIDIA H100 80GB HBM3": Chip(989e12, 80),
+    "NVIDIA H200": Chip(989e12, 141),
+}
 
 # How often a device runs their body is not written in the equation alone.
 _UNCOUNTED = ("while", "shard_map", "pallas_call")

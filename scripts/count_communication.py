@@ -54,8 +54,8 @@ def _count() -> list[dict[str, Any]]:
 
     jax.config.update("jax_num_cpu_devices", max(counts))
     from mixer.benchmark import workloads
-    from mixer.benchmark.scaling import count_communication
     from mixer.models import build_model
+    from mixer.rehearsal.communication import count_communication
 
     model = build_model(
         "mixer", _VARIANT.value, num_classes=workloads.NUM_CLASSES, **workloads.RECIPE_MODEL

@@ -12,8 +12,8 @@ from mixer import build, train_loop
 from mixer.build import build_training
 from mixer.checkpoint.folder import newest_step
 from mixer.checkpoint.restore import restore
-from mixer.chips import CHIPS, Chip
 from mixer.config import ConfigReader
+from mixer.flops import CHIPS, Chip
 from mixer.reporting.metrics import read_metrics
 from mixer.sharding import create_mesh
 
@@ -73,7 +73,7 @@ def test_what_a_run_writes(tmp_path, digits_config, capsys):
 
 
 def test_the_flops_of_the_model_over_the_peak_of_a_known_chip(tmp_path, digits_config, monkeypatch):
-    monkeypatch.setitem(CHIPS, jax.devices()[0].device_kind, Chip(1e9, 1, 1e9, cores=2))
+    monkeypatch.setitem(CHIPS, jax.devices()[0].device_kind, Chip(1e9, 1, cores=2))
     digits_config.num_epochs = 8 * 64 / 1433
     train_loop.train(digits_config, tmp_path)
     lines = [line for line in read_metrics(tmp_path) if "loss" in line]

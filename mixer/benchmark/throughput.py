@@ -14,8 +14,7 @@ from jax.sharding import Mesh
 
 from mixer.benchmark import workloads
 from mixer.benchmark.timing import Workload, is_out_of_memory, spread, time_calls, warm_up
-from mixer.chips import CHIPS
-from mixer.flops import train_flops_per_image
+from mixer.flops import CHIPS, train_flops_per_image
 
 _GIB = 2**30
 # m, k, n of the product [m, k] [k, n] that stands for the matrix peak: large enough that a larger

@@ -14,10 +14,15 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from mixer.checkpoint import processes
-from mixer.checkpoint.folder import ATOMICITY, complete_steps, newest_step
+from mixer.checkpoint.folder import (
+    ATOMICITY,
+    best_step,
+    complete_steps,
+    newest_step,
+    preservation_policy,
+)
 from mixer.checkpoint.format import items_to_save
 from mixer.checkpoint.processes import FailedElsewhere, first_problem, say
-from mixer.checkpoint.retention import best_step, preservation_policy
 from mixer.train_state import TrainState
 
 

@@ -16,12 +16,12 @@ from ml_collections import ConfigDict
 
 from mixer.batch import normalize_images
 from mixer.build import build_training
-from mixer.chips import CHIPS
 from mixer.config import ConfigReader
 from mixer.data.table import DATASETS, num_examples
+from mixer.flops import CHIPS
 from mixer.models import build_model
 from mixer.paper.reference import Result, table3_rows
-from mixer.rehearsal.collectives import count_collectives
+from mixer.rehearsal.communication import count_collectives
 from mixer.rehearsal.topology import larger_slices, slice_devices
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, replicated
 

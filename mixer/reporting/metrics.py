@@ -6,9 +6,9 @@ A line of `metrics.jsonl` is a JSON object with `step` and any of
   images_per_second_per_core
                            since the last such line, without evaluation and saves
   model_flops_utilisation  of that speed: FLOPs (`mixer/flops.py`) over the peak of the device, in
-                           [0, 1]; only for devices that `mixer/chips.py` knows
+                           [0, 1]; only for devices that `mixer/flops.py` knows
   train_seconds            in all, without compilation, evaluation and saves
-  core_days                the same times the cores that trained, as `mixer/chips.py` counts them
+  core_days                the same times the cores that trained, as `mixer/flops.py` counts them
   damaged_examples         how many process 0 replaced in that step's batch, where any
   test/top1, test/loss, test/count
                            fraction in [0, 1], mean, number of examples; for each evaluation and

@@ -9,7 +9,7 @@ import jax
 import rich.console
 import rich.progress
 
-from mixer.chips import CHIPS
+from mixer.flops import CHIPS
 
 
 class Progress:

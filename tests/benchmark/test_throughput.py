@@ -6,7 +6,7 @@ import pytest
 from configs import pretrain_imagenet
 from mixer.benchmark import throughput, workloads
 from mixer.benchmark.timing import Workload
-from mixer.chips import Chip
+from mixer.flops import Chip
 from mixer.sharding import create_mesh
 
 TIMES = {"seconds": 0.01, "windows": 3}
@@ -23,7 +23,7 @@ def paces(monkeypatch):
 
 @pytest.mark.parametrize("cores", [1, 2])
 def test_the_figures_follow_from_the_median(paces, monkeypatch, one_device_mesh, cores):
-    monkeypatch.setitem(throughput.CHIPS, "cpu", Chip(1e12, 1, 1e9, cores=cores))
+    monkeypatch.setitem(throughput.CHIPS, "cpu", Chip(1e12, 1, cores=cores))
     row = throughput.measure_batch_size(
         lambda size: Workload(lambda calls: None, compile_s=7.0, program_bytes=3 * 2**29),
         8,

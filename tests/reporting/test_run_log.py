@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mixer.chips import CHIPS, Chip
+from mixer.flops import CHIPS, Chip
 from mixer.reporting import progress
 from mixer.reporting.metrics import read_metrics
 from mixer.reporting.run_log import TrainLog
@@ -58,7 +58,7 @@ def train(log: TrainLog, clock: Clock, step: int, seconds: float) -> dict[str, A
 @pytest.mark.parametrize("known_chip", [False, True])
 def test_the_cost_of_a_run_resumed_on_other_devices(tmp_path, monkeypatch, clock, known_chip):
     if known_chip:
-        chip = Chip(flops_per_second=500_000, hbm_gib=1, hbm_bytes_per_second=1, cores=2)
+        chip = Chip(flops_per_second=500_000, hbm_gib=1, cores=2)
         monkeypatch.setitem(CHIPS, jax.devices()[0].device_kind, chip)
     with open_log(tmp_path, 0, {}) as log:  # on 8 devices
         clock.seconds += DAY  # compiles
