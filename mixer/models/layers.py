@@ -91,9 +91,9 @@ def _normalize_tangent(
     dscale: jax.Array,
     dbias: jax.Array,
 ) -> jax.Array:
-    # Written for its transpose, the backward pass. Tangents are the first factors: XLA's sums of
-    # `broadcast * dx` are wrong on a CPU (jaxlib 0.10.2), those of `dx * broadcast` right. Only
-    # sums are negated: a negated activation would not fuse into them.
+    # Its transpose is the backward pass. Tangents are first factors: under vmap, XLA's sums of
+    # `broadcast * dx` can be wrong on a CPU (docs/performance.md). Only means are negated: a
+    # negated activation would have to be computed before the sums of the transpose.
     normalized = (x - mean) * inverse
     dx = dx * inverse
     minus_mean = -jnp.mean(dx, axis=-1, keepdims=True)
