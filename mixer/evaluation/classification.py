@@ -1,8 +1,8 @@
-"""Top-1 accuracy and loss over a split, every example counted exactly once.
+"""Top-1 accuracy and loss over a split, counting every example exactly once.
 
-Labels are sets (`int32 [B, labels_per_image]`, -1 for none): a prediction is correct if it is in
-the set, and an example without labels is not counted. So padding needs no mask of its own, and
-validation sets with several labels per image are evaluated by the same code.
+An image may have several labels (`int32 [B, labels_per_image]`, padded with -1): a prediction is
+correct if it is one of them, and an example without labels is not counted. The same code therefore
+covers ImageNet ReaL, and the padding of the last batch needs no separate mask.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,7 +23,11 @@ EvalStep = Callable[[Any, dict[str, jax.Array]], Sums]
 
 
 def make_eval_step(model: nn.Module, loss: Loss, num_classes: int) -> EvalStep:
-    """Returns (params, batch) -> sums over the counted examples: `correct`, `loss`, `count`."""
+    """Returns a step that sums `correct`, `loss` and `count` over the labelled examples of a batch.
+
+    The step takes `(params, batch)`; the batch holds uint8 `images [B, H, W, 3]` and `labels`. The
+    loss is in nats.
+    """
 
     def eval_step(params: Any, batch: dict[str, jax.Array]) -> Sums:
         logits: Any = model.apply({"params": params}, normalize_images(batch["images"]))
@@ -46,7 +50,13 @@ def evaluate(
     batches: Iterable[dict[str, np.ndarray]],
     sharding: NamedSharding,
 ) -> dict[str, float]:
-    """Returns `top1` in [0, 1], the mean `loss` in nats and the `count` of examples.
+    """Returns `top1` in [0, 1], the mean `loss` in nats, and the `count` of labelled examples.
+
+    Args:
+      eval_step: from `make_eval_step`, jitted with replicated outputs.
+      params: the parameters of its model.
+      batches: this process's part of each global batch.
+      sharding: of the global batch.
 
     Raises:
       ValueError: no example has a label.
@@ -58,5 +68,7 @@ def evaluate(
         loss += float(sums["loss"])
         count += int(sums["count"])
     if not count:
-        raise ValueError("Expected examples with labels to evaluate on; the split has none.")
+        raise ValueError(
+            "Expected examples with labels; the split has none. Evaluate on another split."
+        )
     return {"top1": correct / count, "loss": loss / count, "count": count}
