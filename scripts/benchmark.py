@@ -51,7 +51,6 @@ def _measure() -> dict[str, Any]:
     import jax  # after the flags: it takes seconds
 
     from mixer.benchmark import throughput, workloads
-    from mixer.benchmark.scaling import token_scaling
     from mixer.models import build_model
     from mixer.sharding import create_mesh
 
@@ -89,7 +88,7 @@ def _measure() -> dict[str, Any]:
         )
         report["results"].append(result)
         _print(result)
-    report["token_scaling"] = token_scaling(report["results"])
+    report["token_scaling"] = throughput.token_scaling(report["results"])
     return report
 
 

@@ -1,8 +1,8 @@
-"""A rehearsal: the real step of a config, compiled for a TPU slice on a machine without one.
+"""Compiles the real step of a config for a TPU slice, on a machine without one.
 
-Compiling tells what fits and what has to be computed and sent. The time of a step is the
-compiler's own estimate, of one device and without waiting for the network: a measured step is
-longer. Nothing here has been compared with a TPU yet.
+The compiled program shows whether the step fits in memory and what it computes and sends. The step
+time is the compiler's estimate for one device, without waiting for the network, so a measured step
+takes longer. These figures have not yet been compared with a TPU.
 """
 
 import re
@@ -26,21 +26,23 @@ from mixer.rehearsal.topology import larger_slices, slice_devices
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, replicated
 
 _GIB = 2**30
-# What libtpu says of a program that does not fit, with what it needs and what there is.
+# libtpu's messages for a program that does not fit, with the memory needed and available.
 _SIZE = r"([\d.]+)([MG])"
 _OUT_OF_MEMORY = rf"(?:Used |temporaries \(){_SIZE}\)? (?:of|exceeds available HBM) \(?{_SIZE}"
 
 
 def rehearse_training(config: ConfigDict, topology: str) -> dict[str, Any]:
-    """Returns what the training step of a config needs on a slice, a plain dict for JSON.
+    """Compiles the training step of a config for a slice such as "v3-32".
 
-    `gflops_per_core`, `gbytes_per_core`, `collectives` (count and MiB each device receives) and
-    times (ms) are of one step; `core_days` are `estimated_step_ms` times all steps times cores.
-    `fits` is false if the memory of a device does not hold it; then `peak_hbm_gib` is what the
-    compiler asked for, and what only a compiled program tells is missing.
+    Returns:
+      A JSON-compatible dict. Per step: `gflops_per_core`, `gbytes_per_core`, `estimated_step_ms`,
+      `bound_step_ms`, and `collectives` with their count and the MiB each device receives. For the
+      whole run: `hours` and `core_days`, from the estimated step time. `fits` is False if a device
+      has too little memory; `peak_hbm_gib` is then the compiler's request, and the entries that
+      need a compiled program are missing.
 
     Raises:
-      ValueError: no such topology, the batch does not divide, the dataset is not in the table.
+      ValueError: the topology or dataset is unknown, or the batch does not divide evenly.
     """
     cfg = ConfigReader(config)
     name = str(cfg.dataset).partition(":")[0]
@@ -68,7 +70,13 @@ def rehearse_training(config: ConfigDict, topology: str) -> dict[str, Any]:
 
 
 def rehearse_inference(config: ConfigDict, topology: str, batch_per_core: int) -> dict[str, Any]:
-    """Returns the same for the forward pass with a batch of that size on every device."""
+    """Compiles the forward pass of a config's model, with `batch_per_core` images per device.
+
+    Returns a dict like that of `rehearse_training`, without the entries for a whole run.
+
+    Raises:
+      ValueError: the topology is unknown.
+    """
     cfg = ConfigReader(config)
     mesh = create_mesh(slice_devices(topology))
     num_classes = DATASETS[str(cfg.dataset).partition(":")[0]].num_classes
@@ -96,13 +104,13 @@ def rehearse_inference(config: ConfigDict, topology: str, batch_per_core: int) -
 
 
 def smallest_change_that_fits(config: ConfigDict, topology: str) -> tuple[str, dict[str, Any]]:
-    """Returns the first change of a config that does not fit which makes it fit, and its report.
+    """Finds the cheapest change that makes a config fit; returns it as flags, with its report.
 
-    Tried in the order of what they cost, each by compiling it: divide the state, compute the
-    elementwise parts again, accumulate gradients, compute whole blocks again, a larger slice.
+    Each candidate is compiled, in order of increasing cost: shard the state, rematerialise
+    elementwise operations, accumulate gradients, rematerialise whole blocks, use a larger slice.
 
     Raises:
-      ValueError: none of them is enough.
+      ValueError: none of them fits.
     """
     divided = {"mesh.data": 1, "mesh.fsdp": -1}
     again = divided | {"model.remat": "elementwise"}
@@ -119,15 +127,18 @@ def smallest_change_that_fits(config: ConfigDict, topology: str) -> tuple[str, d
         try:
             report = rehearse_training(changed, where)
         except ValueError:
-            continue  # the batch does not divide so far
+            continue  # the batch does not divide evenly
         if report["fits"]:
             flags = " ".join(f"--config.{key}={value}" for key, value in change.items())
             return flags or f"--topology={where}", report
-    raise ValueError(f"Nothing that was tried makes it fit on {topology} or a larger slice.")
+    raise ValueError(
+        f"Expected a change that fits on {topology} or a larger slice; found none. Use a smaller "
+        "batch or model."
+    )
 
 
 def _paper_row(cfg: ConfigReader) -> Result | None:
-    """Returns the row of Table 3 of a pre-training config, if there is one."""
+    """Returns the row of Table 3 for a pre-training config, or None."""
     if "num_epochs" not in cfg or "variant" not in cfg.model:
         return None
     pretrain = "imagenet" if cfg.dataset == "imagenet2012" else cfg.dataset
@@ -147,7 +158,7 @@ def _abstract_batch(mesh: Mesh, size: int, pixels: int, labels: int) -> dict[str
 
 
 def _compile(step: Any, *args: Any, mesh: Mesh, loops: int = 1) -> dict[str, Any]:
-    """Compiles and reports; the compiler counts the body of the accumulation's loop once."""
+    """Compiles and reports; costs are multiplied by `loops`, as XLA counts a loop body once."""
     chip = CHIPS[mesh.devices.flat[0].device_kind]
     report: dict[str, Any] = {"num_cores": mesh.size * chip.cores, "hbm_limit_gib": chip.hbm_gib}
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""A workload in a process of its own: it works there, and what fails there is told here."""
+"""A workload runs in its own process, and its failures are reported here."""
 
 import functools
 import os
@@ -50,7 +50,7 @@ def test_the_work_is_done_in_another_process(tmp_path):
     [
         (needs_a_package, ImportError, "No module named 'timm'"),
         (fails, RuntimeError, "KeyError: 'told'"),
-        (ends, RuntimeError, "its process ended"),
+        (ends, RuntimeError, "its process died"),
     ],
 )
 def test_what_fails_there_is_told(build, error, message):
