@@ -57,7 +57,7 @@ slice_state() { # prints the state of the queued resource until that is ACTIVE, 
         return
     fi
     node=$(describe tpu-vm state) || return
-    [ "$queued $node" != "ACTIVE ABSENT" ] || node=SUSPENDED # the queued resource outlived its slice
+    [ "$queued $node" != "ACTIVE ABSENT" ] || node=SUSPENDED # it outlived its slice
     echo "$node"
 }
 worker_states() { remote all "$(worker state)" 2>"$temporary/err"; }

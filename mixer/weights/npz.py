@@ -129,7 +129,7 @@ class NpzArchive:
                 # Reading to the end verifies the checksum. The explicit size matters: without it,
                 # zipfile decompresses up to 2 GiB at once, whatever size the member declares.
                 data = file.read(size)
-        except Exception as error:  # as above
+        except Exception as error:  # any type, as in _read_header
             raise _damaged(header.member, error) from error
         if len(data) != size:
             raise _damaged(header.member, f"{len(data):,} bytes of data instead of {size:,}")
