@@ -8,14 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from mixer import build, train_loop
-from mixer.build import build_training
+from mixer import train_loop
+from mixer.build import build_without_data
 from mixer.checkpoint.folder import newest_step
 from mixer.checkpoint.restore import restore
-from mixer.config import ConfigReader
 from mixer.flops import CHIPS, Chip
 from mixer.reporting.metrics import read_metrics
 from mixer.sharding import create_mesh
+from mixer.train_loop import create_training
 
 TIMED = ("images_per_second_per_core", "train_seconds", "core_days")
 
@@ -29,9 +29,8 @@ def read_lines(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 
 def read_state(config, workdir: pathlib.Path, step: int):
-    training = build_training(
-        ConfigReader(config), create_mesh(), num_classes=10, num_examples=1433
-    )
+    options, _ = build_without_data(config)
+    training = create_training(options, create_mesh())
     return jax.device_get(restore(workdir / "checkpoints", step, training.abstract_state))
 
 
@@ -115,7 +114,7 @@ def test_a_changed_config_is_refused_and_nothing_overwritten(tmp_path, digits_co
 
 def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_config, monkeypatch):
     digits_config.checkpoint_every = 5
-    make_train_step = build.make_train_step
+    make_train_step = train_loop.make_train_step
 
     def make_poisoned_step(*args, **kwargs):
         step = make_train_step(*args, **kwargs)
@@ -128,7 +127,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_co
 
         return poisoned
 
-    monkeypatch.setattr(build, "make_train_step", make_poisoned_step)
+    monkeypatch.setattr(train_loop, "make_train_step", make_poisoned_step)
     # The parameters of step 13 are not finite, so the loss of step 14 is not.
     with pytest.raises(FloatingPointError, match="Step 14 is not finite: .*loss nan"):
         train_loop.train(digits_config, tmp_path)
