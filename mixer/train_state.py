@@ -19,8 +19,8 @@ Params = dict[str, Any]
 class TrainState:
     """What a step changes.
 
-    `step` is the number of updates done, int32; `params` is a float32 tree; `averaged_params` is its
-    Polyak average, or None without one.
+    `step` is the number of updates done, int32; `params` is a float32 tree; `averaged_params` its
+    Polyak average, or None.
     """
 
     step: jax.Array

@@ -3,6 +3,8 @@
 import json
 import pathlib
 import shutil
+import signal
+import threading
 
 import jax
 import numpy as np
@@ -12,8 +14,10 @@ from mixer import train_loop
 from mixer.build import build_without_data
 from mixer.checkpoint.folder import newest_step
 from mixer.checkpoint.restore import restore
+from mixer.data.input_pipeline import TrainInput
 from mixer.flops import CHIPS, Chip
 from mixer.reporting.metrics import read_metrics
+from mixer.runtime.preemption import Preempted
 from mixer.sharding import create_mesh
 from mixer.train_loop import create_training
 
@@ -93,6 +97,47 @@ def test_a_finished_run_only_reports(tmp_path, digits_config, capsys):
     assert train_loop.train(digits_config, tmp_path) == first
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
     assert "Resuming" in capsys.readouterr().out
+
+
+def test_the_step_compiles_while_the_first_batch_is_being_read(
+    tmp_path, digits_config, monkeypatch
+):
+    digits_config.num_epochs = 2 * 64 / 1433
+    digits_config.optimizer.warmup_steps = 1
+    compiling = threading.Event()
+    compile_step, from_step = train_loop._compile, TrainInput.from_step
+
+    def observed(*args):
+        compiling.set()
+        return compile_step(*args)
+
+    def waiting(self, first_step, on_damage):
+        assert compiling.wait(60), "the first batch holds up the compilation"
+        yield from from_step(self, first_step, on_damage)
+
+    monkeypatch.setattr(train_loop, "_compile", observed)
+    monkeypatch.setattr(TrainInput, "from_step", waiting)
+    assert train_loop.train(digits_config, tmp_path)["step"] == 2
+
+
+def test_a_run_that_lacks_its_last_evaluation_alone_compiles_no_step(
+    tmp_path, digits_config, monkeypatch
+):
+    digits_config.num_epochs = 2 * 64 / 1433
+    digits_config.optimizer.warmup_steps = 1
+    digits_config.checkpoint_every = 2
+
+    def stopped(*args):
+        raise Preempted(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_loop, "evaluate", stopped)
+        with pytest.raises(Preempted):
+            train_loop.train(digits_config, tmp_path)
+    assert newest_step(tmp_path / "checkpoints") == 2
+    monkeypatch.setattr(train_loop, "_compile", lambda *args: pytest.fail("a step was compiled"))
+    monkeypatch.setattr(TrainInput, "from_step", lambda *args: pytest.fail("a batch was read"))
+    assert train_loop.train(digits_config, tmp_path)["test/count"] == 364
 
 
 def test_a_changed_config_is_refused_and_nothing_overwritten(tmp_path, digits_config):
