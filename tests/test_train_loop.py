@@ -15,9 +15,12 @@ from mixer.build import build_without_data
 from mixer.checkpoint.folder import newest_step
 from mixer.checkpoint.restore import restore
 from mixer.data.input_pipeline import TrainInput
+from mixer.data.records import Files
 from mixer.flops import CHIPS, Chip
 from mixer.reporting.metrics import read_metrics
 from mixer.runtime.preemption import Preempted
+from mixer.runtime.watchdog import Watchdog
+from mixer.runtime.workdir_lock import workdir_lock
 from mixer.sharding import create_mesh
 from mixer.train_loop import create_training
 
@@ -55,8 +58,11 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits_con
     assert read_lines(resumed) == lines
 
 
-def test_what_a_run_writes(tmp_path, digits_config, capsys):
+def test_what_a_run_writes(tmp_path, digits_config, capsys, monkeypatch):
+    beat, beats = Watchdog.beat, []
+    monkeypatch.setattr(Watchdog, "beat", lambda dog: beats.append(beat(dog)))
     result = train_loop.train(digits_config, tmp_path)
+    assert len(beats) == 20 + 6  # steps, and batches of the evaluation
     assert result["test/count"] == 364
     assert json.loads((tmp_path / "config.json").read_text())["model"]["hidden_dim"] == 16
     assert (tmp_path / "curves.png").stat().st_size > 10_000
@@ -180,6 +186,20 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_co
     state = read_state(digits_config, tmp_path, 10)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     assert [line["step"] for line in read_metrics(tmp_path)] == [4, 8, 12]
+
+
+def test_other_data_are_refused_and_so_is_a_second_run_in_the_workdir(
+    tmp_path, digits_config, monkeypatch
+):
+    digits_config.num_epochs = 2 * 64 / 1433
+    digits_config.optimizer.warmup_steps = 1
+    train_loop.train(digits_config, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "fingerprint", lambda files: "replaced")
+        with pytest.raises(ValueError, match=r"train: '[0-9a-f]{16}' before, 'replaced' now"):
+            train_loop.train(digits_config, tmp_path)
+    with workdir_lock(tmp_path), pytest.raises(ValueError, match="Another run is at work in"):
+        train_loop.train(digits_config, tmp_path)
 
 
 @pytest.mark.parametrize(
