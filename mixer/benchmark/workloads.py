@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from mixer.batch import normalize_images
+from mixer.batch import abstract_batch, normalize_images
 from mixer.benchmark.timing import Workload
 from mixer.losses import LOSSES
 from mixer.optimizer import create_adam
-from mixer.sharding import batch_sharding, replicated, state_sharding
+from mixer.sharding import batch_sharding, replicated
 from mixer.train_state import Params, TrainState, create_train_state
-from mixer.train_step import make_train_step
+from mixer.train_step import jit_train_step, make_train_step
 
 # The settings of configs/pretrain_imagenet.py that affect the cost of a step; a test keeps the two
 # in sync.
@@ -32,9 +32,10 @@ RECIPE_MESH = {"data": 1, "fsdp": -1}
 def training_step(
     model: nn.Module, *, image_size: int, mesh: Mesh, mixup_alpha: float, weight_decay: float
 ) -> tuple[Any, TrainState, Callable[[Params], TrainState]]:
-    """Returns the real training step, jitted with the state donated, as the training loop does.
+    """Returns the jitted training step of the training loop, which donates the state.
 
-    With it come the abstract state and the function that makes the real one.
+    Also returns the abstract state and the function that initialises the state from (possibly
+    empty) pre-trained parameters.
     """
     optimizer = create_adam(
         optax.constant_schedule(1e-3),
@@ -57,19 +58,7 @@ def training_step(
         polyak_decay=0.0,
         seed=0,
     )
-    shardings = (state_sharding(mesh, abstract_state), replicated(mesh))
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=shardings)
-    return jitted, abstract_state, init_state
-
-
-def abstract_batch(batch_size: int, image_size: int, mesh: Mesh) -> dict[str, Any]:
-    """Returns the shapes of a global batch: uint8 images and one label each, divided over all."""
-    images, labels = (batch_size, image_size, image_size, 3), (batch_size, 1)
-    sharding = batch_sharding(mesh)
-    return {
-        "images": jax.ShapeDtypeStruct(images, jnp.uint8, sharding=sharding),
-        "labels": jax.ShapeDtypeStruct(labels, jnp.int32, sharding=sharding),
-    }
+    return jit_train_step(step, abstract_state), abstract_state, init_state
 
 
 def training(
@@ -170,7 +159,7 @@ def _program_bytes(compiled: Any) -> int:
 def _random_batch(
     batch_size: int, image_size: int, num_classes: int, mesh: Mesh
 ) -> dict[str, jax.Array]:
-    shapes = abstract_batch(batch_size, image_size, mesh)
+    shapes = abstract_batch(batch_sharding(mesh), batch_size, image_size, labels_per_image=1)
 
     def draw() -> dict[str, jax.Array]:
         images, labels = shapes["images"], shapes["labels"]

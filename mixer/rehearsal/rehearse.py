@@ -14,16 +14,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mixer.batch import normalize_images
-from mixer.build import build_training
-from mixer.config import ConfigReader
-from mixer.data.table import DATASETS, num_examples
+from mixer.batch import DeviceBatch, abstract_batch, normalize_images
+from mixer.build import RunOptions, build_without_data
 from mixer.flops import CHIPS
 from mixer.models import build_model
 from mixer.paper.reference import Result, table3_rows
 from mixer.rehearsal.communication import count_collectives
 from mixer.rehearsal.topology import larger_slices, slice_devices
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, replicated
+from mixer.train_loop import create_training
 
 _GIB = 2**30
 # libtpu's messages for a program that does not fit, with the memory needed and available.
@@ -44,27 +43,24 @@ def rehearse_training(config: ConfigDict, topology: str) -> dict[str, Any]:
     Raises:
       ValueError: the topology or dataset is unknown, or the batch does not divide evenly.
     """
-    cfg = ConfigReader(config)
-    name = str(cfg.dataset).partition(":")[0]
-    images = num_examples(cfg.dataset, cfg.train_split, cfg.train_fraction)
-    mesh = create_mesh(slice_devices(topology), **cfg.mesh)
-    check_batch_size(cfg.batch_size, mesh, cfg.accumulation_steps)
-    row = DATASETS[name]
-    training = build_training(cfg, mesh, num_classes=row.num_classes, num_examples=images)
-    batch = _abstract_batch(mesh, cfg.batch_size, cfg.image_size, row.max_labels)
-    report = _compile(
-        training.train_step, training.abstract_state, batch, mesh=mesh, loops=cfg.accumulation_steps
-    )
-    report |= {"topology": topology, "total_steps": training.total_steps}
-    report["batch_per_core"] = cfg.batch_size // mesh.size
-    paper = _paper_row(cfg)
+    options, labels_per_image = build_without_data(config)
+    mesh = create_mesh(slice_devices(topology), **options.mesh)
+    check_batch_size(options.batch_size, mesh, options.accumulation_steps)
+    training = create_training(options, mesh)
+    shape = options.batch_size, options.image_size, labels_per_image
+    batch = abstract_batch(training.batch_sharding, *shape)
+    state, loops = training.abstract_state, options.accumulation_steps
+    report = _compile(training.train_step, state, batch, mesh=mesh, loops=loops)
+    report |= {"topology": topology, "total_steps": options.total_steps}
+    report["batch_per_core"] = options.batch_size // mesh.size
+    paper = _paper_row(options)
     if paper:
         report["paper_core_days"] = paper.tpu_v3_core_days
     if report["fits"]:
         seconds = report["estimated_step_ms"] / 1e3
         cores = mesh.size * CHIPS[mesh.devices.flat[0].device_kind].cores
-        report["images_per_s_per_core"] = cfg.batch_size / seconds / cores
-        report["hours"] = training.total_steps * seconds / 3600
+        report["images_per_s_per_core"] = options.batch_size / seconds / cores
+        report["hours"] = options.total_steps * seconds / 3600
         report["core_days"] = report["hours"] * cores / 24
     return report
 
@@ -77,16 +73,17 @@ def rehearse_inference(config: ConfigDict, topology: str, batch_per_core: int) -
     Raises:
       ValueError: the topology is unknown.
     """
-    cfg = ConfigReader(config)
+    options, _ = build_without_data(config)
     mesh = create_mesh(slice_devices(topology))
-    num_classes = DATASETS[str(cfg.dataset).partition(":")[0]].num_classes
-    model = build_model(**cfg.model, num_classes=num_classes)
-    batch = _abstract_batch(mesh, batch_per_core * mesh.size, cfg.image_size, 1)
+    model = build_model(**options.model, num_classes=options.num_classes)
+    batch = abstract_batch(
+        batch_sharding(mesh), batch_per_core * mesh.size, options.image_size, labels_per_image=1
+    )
 
-    def infer(params: Any, batch: dict[str, jax.Array]) -> Any:
+    def infer(params: Any, batch: DeviceBatch) -> Any:
         return model.apply({"params": params}, normalize_images(batch["images"]))
 
-    sample = jnp.zeros((1, cfg.image_size, cfg.image_size, 3))
+    sample = jnp.zeros((1, options.image_size, options.image_size, 3))
     params = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
         jax.eval_shape(model.init, jax.random.key(0), sample)["params"],
@@ -97,7 +94,7 @@ def rehearse_inference(config: ConfigDict, topology: str, batch_per_core: int) -
     if report["fits"]:
         images = batch_per_core / CHIPS[mesh.devices.flat[0].device_kind].cores
         report["images_per_s_per_core"] = images / report["estimated_step_ms"] * 1e3
-    paper = _paper_row(cfg)
+    paper = _paper_row(options)
     if paper:
         report["paper_images_per_s_per_core"] = paper.img_per_sec_per_core
     return report
@@ -137,24 +134,16 @@ def smallest_change_that_fits(config: ConfigDict, topology: str) -> tuple[str, d
     )
 
 
-def _paper_row(cfg: ConfigReader) -> Result | None:
+def _paper_row(options: RunOptions) -> Result | None:
     """Returns the row of Table 3 for a pre-training config, or None."""
-    if "num_epochs" not in cfg or "variant" not in cfg.model:
-        return None
-    pretrain = "imagenet" if cfg.dataset == "imagenet2012" else cfg.dataset
+    config = options.config
+    pretrain = "imagenet" if config["dataset"] == "imagenet2012" else config["dataset"]
+    model, epochs = f"Mixer-{options.model.get('variant')}", config.get("num_epochs")
     for row in table3_rows():
         found = (row.pretrain, row.model, row.image_size, row.pretrain_epochs)
-        if found == (pretrain, f"Mixer-{cfg.model.variant}", cfg.image_size, cfg.num_epochs):
+        if found == (pretrain, model, options.image_size, epochs):
             return row
     return None
-
-
-def _abstract_batch(mesh: Mesh, size: int, pixels: int, labels: int) -> dict[str, Any]:
-    sharding = batch_sharding(mesh)
-    return {
-        "images": jax.ShapeDtypeStruct((size, pixels, pixels, 3), jnp.uint8, sharding=sharding),
-        "labels": jax.ShapeDtypeStruct((size, labels), jnp.int32, sharding=sharding),
-    }
 
 
 def _compile(step: Any, *args: Any, mesh: Mesh, loops: int = 1) -> dict[str, Any]:

@@ -75,7 +75,10 @@ def test_a_failing_program_is_reported_and_not_repeated(cloud):
 
     result = cloud.launch("run", *FLAGS, *PROGRAM, "--keep")
     assert result.returncode == 3
-    assert "The slice is billed until it is deleted: bash scripts/launch_tpu.sh delete" in result.stdout
+    assert (
+        "The slice is billed until it is deleted: bash scripts/launch_tpu.sh delete"
+        in result.stdout
+    )
     assert "tpu-vm delete" not in cloud.verbs()
     assert cloud.launch("follow", *FLAGS[:2]).returncode == 3
 

@@ -54,7 +54,9 @@ def test_windows_alternate_and_ratios_are_of_pairs(monkeypatch):
 
 
 def test_a_peer_that_is_missing_or_fails_is_skipped(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)  # makes its import fail, even if it is installed
+    monkeypatch.setitem(
+        sys.modules, "torch", None
+    )  # makes its import fail, even if it is installed
     monkeypatch.setattr(peers, "warm_up", lambda work, seconds: 1)
     monkeypatch.setattr(peers, "time_calls", lambda work, calls: 5.0)
 
