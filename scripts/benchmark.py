@@ -17,22 +17,13 @@ from absl import app, flags, logging
 _MODEL = flags.DEFINE_string("model", "mixer", "Model family.")
 _VARIANT = flags.DEFINE_string("variant", "B/16", "Model size, as in Table 1 of the paper.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "Training step or inference.")
-_BATCH_SIZES = flags.DEFINE_list(
-    "batch_sizes", ["32", "64", "128"], "Batch sizes to measure, in images per device."
-)
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["32", "64", "128"], "Images per device.")
 _IMAGE_SIZE = flags.DEFINE_list("image_size", ["224"], "Image sides to measure, in pixels.")
 _DTYPE = flags.DEFINE_enum(
-    "dtype",
-    None,
-    ["float32", "bfloat16"],
-    "Activation dtype. Default: float32 on CPUs, otherwise bfloat16.",
+    "dtype", None, ["float32", "bfloat16"], "Activation dtype. Default: bfloat16, on CPUs float32."
 )
-_SECONDS = flags.DEFINE_float(
-    "seconds", 2.0, "Approximate length of a timing window; it has at least one call."
-)
-_WINDOWS = flags.DEFINE_integer(
-    "windows", 5, "Timing windows per batch size; the median is reported.", 1
-)
+_SECONDS = flags.DEFINE_float("seconds", 2.0, "Approximate length of a timing window.")
+_WINDOWS = flags.DEFINE_integer("windows", 5, "Timing windows per batch size.", 1)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
 _HEADER = "batch/device  img/s/core     min     max  TFLOP/s  of peak  peak GiB   compile s"

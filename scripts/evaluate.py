@@ -33,20 +33,13 @@ _DATA_DIR = flags.DEFINE_string(
 _CROP = flags.DEFINE_list(
     "crop",
     [],
-    "Evaluation crop (Appendix C): resmall_crop, resize_crop, or both for one result each. "
-    "Default: that of the run, or resmall_crop.",
+    "resmall_crop, resize_crop (Appendix C) or both. Default: as in the run, or the first.",
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size",
-    None,
-    "Image side in pixels, a multiple of the weights' own. Default: the weights' own.",
-    lower_bound=1,
+    "image_size", None, "Image side in pixels. Default: the side in training.", 1
 )
 _EVAL_RESIZE = flags.DEFINE_integer(
-    "eval_resize",
-    None,
-    "Image side before the crop, in pixels. Default: in the run's proportion, or 256 for 224.",
-    lower_bound=1,
+    "eval_resize", None, "Side before the crop, pixels. Default: as in the run, or 256 for 224.", 1
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images per batch, over all devices.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Activation dtype.")
@@ -54,22 +47,16 @@ _GELU = flags.DEFINE_enum(
     "gelu", None, ["tanh", "exact"], "Type of GELU. Default: that of the weights, or tanh."
 )
 _FEW_SHOT = flags.DEFINE_list(
-    "few_shot",
-    [],
-    "Fit a linear probe to this many training images per class, for example 1,5,10,25.",
+    "few_shot", [], "Training images per class for a linear probe, such as 1,5,10,25."
 )
 _FEW_SHOT_TRAIN_SPLIT = flags.DEFINE_string(
     "few_shot_train_split", "train", "Split that the probe's training images are drawn from."
 )
 _EXPECT = flags.DEFINE_float(
-    "expect",
-    None,
-    "Expected top-1 as a fraction; exit with status 1 if the result differs.",
-    lower_bound=0.0,
-    upper_bound=1.0,
+    "expect", None, "Expected top-1 in [0, 1]; exit with 1 if the result differs.", 0.0, 1.0
 )
 _TOLERANCE = flags.DEFINE_float(
-    "tolerance", 0.003, "Largest accepted difference from --expect.", lower_bound=0.0
+    "tolerance", 0.003, "Largest accepted difference from --expect.", 0.0
 )
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per line instead of text.")
 

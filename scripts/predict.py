@@ -19,33 +19,19 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "Weights to use; see above.", required=True)
-_TOP = flags.DEFINE_integer(
-    "top", 5, "Number of classes to show per image.", lower_bound=1, upper_bound=20
-)
+_TOP = flags.DEFINE_integer("top", 5, "Number of classes to show per image.", 1, 20)
 _OUTPUT = flags.DEFINE_string("output", "predictions.png", "PNG file to write the picture to.")
 _CLASS_NAMES = flags.DEFINE_string(
-    "class_names",
-    None,
-    "Text file with one class name per line. Default: the names stored with the weights, or "
-    "ImageNet's if there are 1,000 classes.",
+    "class_names", None, "File with one class name per line. Default: as in the run, or ImageNet's."
 )
 _CROP = flags.DEFINE_string(
-    "crop",
-    None,
-    "Evaluation crop (Appendix C), resmall_crop or resize_crop. Default: that of the run the "
-    "weights come from, or resmall_crop.",
+    "crop", None, "resmall_crop or resize_crop (Appendix C). Default: as in the run, or the first."
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size",
-    None,
-    "Image side in pixels, a multiple of the weights' own. Default: the weights' own.",
-    lower_bound=1,
+    "image_size", None, "Image side in pixels. Default: the side in training.", 1
 )
 _EVAL_RESIZE = flags.DEFINE_integer(
-    "eval_resize",
-    None,
-    "Image side before the crop, in pixels. Default: in the run's proportion, or 256 for 224.",
-    lower_bound=1,
+    "eval_resize", None, "Side before the crop, pixels. Default: as in the run, or 256 for 224.", 1
 )
 _GELU = flags.DEFINE_enum(
     "gelu", None, ["tanh", "exact"], "Type of GELU. Default: that of the weights, or tanh."

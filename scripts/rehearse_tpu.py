@@ -23,17 +23,11 @@ for _name in ("TF_CPP_MIN_LOG_LEVEL", "TPU_MIN_LOG_LEVEL", "TPU_STDERR_LOG_LEVEL
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file, FILE[:SIZE].")
 _TOPOLOGY = flags.DEFINE_list("topology", ["v3-32"], "Slices, by their Cloud TPU names.")
-_SWEEP = flags.DEFINE_bool(
-    "sweep", False, "Also compile for up to six larger slices of the first one's generation."
-)
+_SWEEP = flags.DEFINE_bool("sweep", False, "Also compile for up to six larger slices.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "Training step or inference.")
-_BATCH = flags.DEFINE_list(
-    "batch_per_core", ["32", "64", "128", "256"], "Images per device, for --mode=infer only."
-)
+_BATCH = flags.DEFINE_list("batch_per_core", ["32", "64", "128", "256"], "For --mode=infer only.")
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per line instead of text.")
-_ADVISE = flags.DEFINE_bool(
-    "advise", True, "If the config does not fit, search for a change that makes it fit."
-)
+_ADVISE = flags.DEFINE_bool("advise", True, "If the config does not fit, find a change that fits.")
 
 _TABLE = (
     ("topology", "slice", "8"),

@@ -30,17 +30,11 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Local folder for the runs and the report.", required=True
 )
-_GRID = flags.DEFINE_multi_string(
-    "grid", [], "KEY=VALUE,VALUE to vary, instead of the config's sweep(). May be repeated."
-)
-_SEEDS = flags.DEFINE_list(
-    "seeds", ["0", "1", "2"], "Seeds; the whole grid is run with the first only."
-)
+_GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE to vary instead of sweep().")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds; the grid is run with the first only.")
 _SELECT = flags.DEFINE_string("select", "minival/top1", "Metric that the best is selected by.")
 _REPORT = flags.DEFINE_string("report", "test/top1", "Metric that is reported for the best.")
-_PRINT_COMMANDS = flags.DEFINE_bool(
-    "print_commands", False, "Print the commands that can be run now, and run nothing."
-)
+_PRINT_COMMANDS = flags.DEFINE_bool("print_commands", False, "Print the commands that are ready.")
 
 
 def main(argv: list[str]) -> None:

@@ -25,10 +25,7 @@ _LARGE_PRODUCT = (8192, 8192, 8192)
 
 
 def measure_matrix_peak(dtype: str, *, seconds: float, windows: int) -> float:
-    """Returns the TFLOP/s of a large matrix product on one device, in the fastest window.
-
-    `dtype` is that of the factors, `seconds` the length of each of the `windows`.
-    """
+    """Returns the TFLOP/s of a large matrix product on one device, in the fastest window."""
     m, k, n = _PRODUCT.get(jax.default_backend(), _LARGE_PRODUCT)
     product = workloads.matrix_product(dtype, (m, k, n))
     calls = warm_up(product, seconds)
@@ -46,22 +43,14 @@ def measure_throughput(
     seconds: float,
     windows: int,
 ) -> dict[str, Any]:
-    """Measures the throughput of a model at one image size.
+    """Measures training ("train", the ImageNet pre-training step) or inference ("infer").
 
-    Args:
-      model: the model; its `patch_size` and `num_classes` are read.
-      mode: "train", the training step of ImageNet pre-training, or "infer".
-      image_size: side in pixels.
-      batch_sizes: images per device, measured one after the other.
-      mesh: the devices.
-      matrix_tflops: peak TFLOP/s of a device, from `measure_matrix_peak`.
-      seconds: length of a window.
-      windows: windows per batch size.
+    `image_size` is the side in pixels, `batch_sizes` are in images per device, `matrix_tflops` is
+    from `measure_matrix_peak`, and `seconds` is the length of each of the `windows`.
 
-    Returns:
-      A JSON-compatible dict: `image_size`, `tokens`, `gflops_per_image`, `rows` with the result of
-      `measure_batch_size` for each batch size (or `out_of_memory` if it does not fit), and `best`,
-      the row with the highest median images/s/core, None if nothing fits.
+    Returns a JSON-compatible dict: `rows` has the result of `measure_batch_size` for each batch
+    size, or `out_of_memory` if it does not fit; `best` is the row with the highest median
+    images/s/core, None if nothing fits.
 
     Raises:
       ValueError: `image_size` is not a multiple of the patch size.
@@ -116,15 +105,12 @@ def measure_batch_size(
     seconds: float,
     windows: int,
 ) -> dict[str, Any]:
-    """Measures one batch size; returns a JSON-compatible dict.
+    """Measures the workload that `build` makes for `batch_size` images per device.
 
-    `images_per_s_per_core` has the median, min and max over the windows. `tflops_per_device` and
-    `matrix_share`, its fraction of the peak, follow from the median. `peak_memory_gib` is per
-    device. It is the device's own count if this run set a new peak, otherwise the compiler's, as
-    `peak_memory_from` says.
-
-    `build` makes the workload from a number of images per device; see `measure_throughput` for the
-    other arguments.
+    Returns a JSON-compatible dict. `images_per_s_per_core` has the median, min and max over the
+    windows; `tflops_per_device` and `matrix_share`, its fraction of the peak, follow from the
+    median. `peak_memory_gib` per device is counted by the device if this run set a new peak,
+    otherwise by the compiler (`peak_memory_from`).
     """
     workload = build(batch_size)
     before = _peak_bytes(mesh)
@@ -156,8 +142,7 @@ def cores_per_device(mesh: Mesh) -> int:
 def describe_devices(mesh: Mesh) -> dict[str, Any]:
     """Returns a JSON-compatible description of the devices and the host.
 
-    `host_load` is the one-minute load average. If it is well above 0 before a measurement, other
-    processes are using the host and CPU timings are unreliable.
+    If `host_load`, the load average, is well above 0 before a run, CPU timings are unreliable.
     """
     return {
         "device": mesh.devices.flat[0].device_kind,
@@ -171,17 +156,14 @@ def describe_devices(mesh: Mesh) -> dict[str, Any]:
 
 def fitted_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     """Returns the exponent p of the power law `cost = factor * size**p`, fitted in log space."""
-    slope, _ = np.polyfit(np.log(sizes), np.log(costs), 1)
-    return float(slope)
+    return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
 
 
 def token_scaling(results: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Returns how time and FLOPs per image scale with the number of tokens, as exponents.
+    """Returns the exponents with which time and FLOPs per image grow with the number of tokens.
 
-    `results` are those of `measure_throughput` for several image sizes; each counts at its best
-    batch size. Returns None if fewer than two fit into memory.
-
-    Source: section 2, "linear in the number of input patches".
+    `results` come from `measure_throughput` at several image sizes; None if fewer than two fit in
+    memory. Source: section 2, "linear in the number of input patches".
     """
     fitting = [result for result in results if result["best"]]
     if len(fitting) < 2:

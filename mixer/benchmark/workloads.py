@@ -72,8 +72,7 @@ def training(
 ) -> Workload:
     """Returns a workload of training steps on one fixed batch; each call updates the state.
 
-    `batch_size` is the number of images over all devices, `image_size` their side in pixels; see
-    `RECIPE_STEP` for the rest.
+    `batch_size` counts the images on all devices, `image_size` is their side in pixels.
     """
     step, _, init_state = training_step(
         model,
@@ -87,10 +86,7 @@ def training(
 
 
 def inference(model: nn.Module, *, batch_size: int, image_size: int, mesh: Mesh) -> Workload:
-    """Returns a workload of forward passes from uint8 images to logits, with params replicated.
-
-    `batch_size` is the number of images over all devices, `image_size` their side in pixels.
-    """
+    """Returns a workload of forward passes from uint8 images to logits; see `training`."""
 
     def infer(params: Any, images: jax.Array) -> Any:
         return model.apply({"params": params}, normalize_images(images))

@@ -52,9 +52,7 @@ def _read_class_names(file: str, num_classes: int) -> list[str]:
     try:
         names = read_class_names(file)
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"Expected class names in UTF-8; {file} is not: {error}. Save it as UTF-8."
-        ) from error
+        raise ValueError(f"Expected {file} to be UTF-8 text; got {error}. Re-save it.") from error
     if len(names) != num_classes:
         raise ValueError(
             f"Expected {num_classes:,} class names, one per line in label order, to match the "

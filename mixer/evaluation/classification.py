@@ -26,11 +26,7 @@ _BATCHES_IN_FLIGHT = 2
 
 
 def make_eval_step(model: nn.Module, loss: Loss, num_classes: int) -> EvalStep:
-    """Returns a step that sums `correct`, `loss` and `count` over the labelled examples of a batch.
-
-    The step takes `(params, batch)`; the batch holds uint8 `images [B, H, W, 3]` and `labels`. The
-    loss is in nats.
-    """
+    """Returns (params, batch) -> sums over labelled examples: `correct`, `loss` (nats), `count`."""
 
     def eval_step(params: Any, batch: DeviceBatch) -> Sums:
         logits: Any = model.apply({"params": params}, normalize_images(batch["images"]))
@@ -60,11 +56,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Returns `top1` in [0, 1], the mean `loss` in nats, and the `count` of labelled examples.
 
-    Args:
-      eval_step: from `jit_eval_step`.
-      params: the parameters of its model.
-      batches: this process's part of each global batch.
-      sharding: of the global batch.
+    `eval_step` is from `jit_eval_step`; `batches` hold this process's part of each global batch.
 
     Raises:
       ValueError: no example has a label.
@@ -75,9 +67,7 @@ def evaluate(
         loss += float(sums["loss"])
         count += int(sums["count"])
     if not count:
-        raise ValueError(
-            "Expected examples with labels; the split has none. Evaluate on another split."
-        )
+        raise ValueError("Expected labelled examples; the split has none. Use another split.")
     return {"top1": correct / count, "loss": loss / count, "count": count}
 
 

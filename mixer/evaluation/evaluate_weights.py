@@ -52,9 +52,7 @@ def images_for(
     """
     recipe = loaded.recipe
     if dataset is None and recipe.dataset is None:
-        raise ValueError(
-            "Expected --dataset=NAME; it can only be omitted for the weights of a training run."
-        )
+        raise ValueError("Expected --dataset=NAME; only the weights of a run imply a dataset.")
     if dataset not in (None, recipe.dataset):
         recipe = dataclasses.replace(recipe, split=PAPER.split, data_dir=PAPER.data_dir)
     return Images(

@@ -43,10 +43,7 @@ class LinearProbe(NamedTuple):
 
 
 def make_features_step(model: nn.Module) -> FeaturesStep:
-    """Returns a step from (params, batch) to float32 pre-logits `[B, C]` and labels `[B, labels]`.
-
-    `model` may have a head; `params` may include it.
-    """
+    """Returns (params, batch) -> float32 pre-logits `[B, C]` and labels `[B, labels]`."""
     headless = model.clone(num_classes=0)
 
     def features_step(params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -64,11 +61,8 @@ def compute_features(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the features `[n, C]` and labels `[n]` of all images that have a label.
 
-    Args:
-      features_step: from `make_features_step`, jitted with replicated outputs.
-      params: the parameters of its model.
-      batches: this process's part of each global batch; only the features are kept in memory.
-      sharding: of the global batch.
+    `features_step` is from `make_features_step`, jitted with replicated outputs; `batches` hold
+    this process's part of each global batch. Only the features are kept in memory.
 
     Raises:
       ValueError: an image may have several labels, or no image has one.
@@ -85,9 +79,7 @@ def compute_features(
         kept.append((features[labelled], labels[labelled, 0]))
     features, labels = (np.concatenate(part) for part in zip(*kept, strict=True))
     if not len(labels):
-        raise ValueError(
-            "Expected labelled images for a few-shot probe; the split has none. Use another split."
-        )
+        raise ValueError("Expected labelled images; the split has none. Use another split.")
     return features, labels
 
 
@@ -158,12 +150,8 @@ def few_shot_accuracy(
 ) -> float:
     """Returns the top-1 accuracy in [0, 1] on the test features, averaged over `seeds`.
 
-    Args:
-      train: features `[n, C]` and labels `[n]` to draw the training images from.
-      test: features and labels to evaluate on.
-      num_classes: K.
-      shots: training images per class.
-      seeds: each gives one random choice of training images.
+    `train` and `test` are features `[n, C]` and labels `[n]`. For each seed, `shots` random
+    training images per class are used.
 
     Raises:
       ValueError: a class has too few training images; the message names the classes.

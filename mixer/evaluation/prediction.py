@@ -41,21 +41,14 @@ def predict(
     crop: str | None = None,
     resize: int | None = None,
 ) -> list[Prediction]:
-    """Returns the most probable classes of each image, preprocessed as for evaluation.
+    """Returns the `top` most probable classes of each JPEG or PNG file, after reading all files.
 
-    All files are read before the first prediction.
-
-    Args:
-      loaded: a model with a head.
-      paths: JPEG or PNG files.
-      class_names: one name per class, in label order.
-      top: number of classes per image.
-      crop: see `make_eval_preprocess`; None uses the weights' own recipe.
-      resize: side before the crop in pixels; None uses the weights' own recipe.
+    `class_names` are in label order. `crop` and `resize` (pixels) are those of
+    `make_eval_preprocess`; None uses the weights' own recipe.
 
     Raises:
-      ValueError: there are no files, a file is not an image or is damaged, the weights have no
-        head, or the crop is unknown.
+      ValueError: there are no files, a file is not an intact image, the weights have no head, or
+        the crop is unknown.
       OSError: a file cannot be read.
     """
     if not paths:

@@ -33,12 +33,11 @@ _OUT_OF_MEMORY = rf"(?:Used |temporaries \(){_SIZE}\)? (?:of|exceeds available H
 def rehearse_training(config: ConfigDict, topology: str) -> dict[str, Any]:
     """Compiles the training step of a config for a slice such as "v3-32".
 
-    Returns:
-      A JSON-compatible dict. Per step: `gflops_per_core`, `gbytes_per_core`, `estimated_step_ms`,
-      `bound_step_ms`, and `collectives` with their count and the MiB each device receives. For the
-      whole run: `hours` and `core_days`, from the estimated step time. `fits` is False if a device
-      has too little memory; `peak_hbm_gib` is then the compiler's request, and the entries that
-      need a compiled program are missing.
+    Returns a JSON-compatible dict. Per step, it has FLOPs, bytes, estimated and minimal time in ms,
+    and `collectives` with their count and the MiB that each device receives. `hours` and
+    `core_days` of the run follow from the estimate. If a device has too little memory, `fits` is
+    False, `peak_hbm_gib` is the compiler's request, and the entries of a compiled program are
+    missing.
 
     Raises:
       ValueError: the topology or dataset is unknown, or the batch does not divide evenly.
@@ -66,13 +65,7 @@ def rehearse_training(config: ConfigDict, topology: str) -> dict[str, Any]:
 
 
 def rehearse_inference(config: ConfigDict, topology: str, batch_per_core: int) -> dict[str, Any]:
-    """Compiles the forward pass of a config's model, with `batch_per_core` images per device.
-
-    Returns a dict like that of `rehearse_training`, without the entries for a whole run.
-
-    Raises:
-      ValueError: the topology is unknown.
-    """
+    """Like `rehearse_training`, for the forward pass with `batch_per_core` images per device."""
     options, _ = build_without_data(config)
     mesh = create_mesh(slice_devices(topology))
     model = build_model(**options.model, num_classes=options.num_classes)
@@ -128,10 +121,7 @@ def smallest_change_that_fits(config: ConfigDict, topology: str) -> tuple[str, d
         if report["fits"]:
             flags = " ".join(f"--config.{key}={value}" for key, value in change.items())
             return flags or f"--topology={where}", report
-    raise ValueError(
-        f"Expected a change that fits on {topology} or a larger slice; found none. Use a smaller "
-        "batch or model."
-    )
+    raise ValueError(f"No change fits on {topology} or a larger slice. Use a smaller batch.")
 
 
 def _paper_row(options: RunOptions) -> Result | None:

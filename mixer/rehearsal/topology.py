@@ -53,11 +53,7 @@ def slice_devices(name: str) -> list[jax.Device]:
 
 
 def larger_slices(name: str) -> list[str]:
-    """Returns the names of the slices with 2, 4, ... times the cores, of the same generation.
-
-    Raises:
-      ValueError: `name` is not the name of a slice.
-    """
+    """Returns the names of the slices with 2, 4, ... times the cores, of the same generation."""
     chips, counted = _chips(name)
     factors = [2**power for power in range(1, 12) if chips * 2**power <= _MAX_CHIPS]
     return [f"{name.partition('-')[0]}-{counted * factor}" for factor in factors]

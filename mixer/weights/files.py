@@ -1,7 +1,4 @@
-"""Reads and writes weight files: .npz in the released naming, and timm's .safetensors.
-
-Files are treated as untrusted: nothing in them is executed.
-"""
+"""Reads and writes weights as .npz (released naming) or timm's .safetensors; executes nothing."""
 
 import os
 import pathlib
@@ -51,15 +48,10 @@ def read_params(path: str | os.PathLike[str]) -> tuple[Params, str]:
 def save_params(
     path: str | os.PathLike[str], params: Mapping[str, Any], *, overwrite: bool = False
 ) -> None:
-    """Writes the parameters of a model to a local file as float32.
+    """Writes the nested parameters of a model to a local file as float32.
 
     The suffix selects the format: `.npz` in the released naming, or timm's `.safetensors`. The file
     appears only once it is complete.
-
-    Args:
-      path: the file to write, in an existing folder.
-      params: the nested parameters of one MLP-Mixer, with or without a head.
-      overwrite: whether to replace an existing file.
 
     Raises:
       ValueError: the suffix is unknown, the file exists and `overwrite` is false, its folder does

@@ -52,9 +52,8 @@ class LoadedModel:
 def load_weights(source: str) -> Weights:
     """Returns the weights from `source`.
 
-    Args:
-      source: a catalogue name such as `imagenet21k/Mixer-B_16` (downloaded once), a `.npz` or
-        `.safetensors` file, a workdir (its newest checkpoint), or WORKDIR/checkpoints/STEP.
+    It is a catalogue name such as `imagenet21k/Mixer-B_16` (downloaded once), a `.npz` or
+    `.safetensors` file, a workdir (its newest checkpoint), or WORKDIR/checkpoints/STEP.
 
     Raises:
       ValueError: the weights do not exist, are damaged, or are not those of an MLP-Mixer.
@@ -78,9 +77,7 @@ def load_weights(source: str) -> Weights:
 
 
 def resized_params(weights: Weights, image_size: int) -> dict[str, Any]:
-    """Returns the parameters for square images of side `image_size` pixels.
-
-    See `resize_resolution`.
+    """Returns the parameters for images of side `image_size` pixels; see `resize_resolution`.
 
     Raises:
       ValueError: `image_size` is not an integer multiple of the weights' image size.
@@ -100,14 +97,9 @@ def resized_params(weights: Weights, image_size: int) -> dict[str, Any]:
 
 
 def initial_params(source: str, model: nn.Module, image_size: int) -> dict[str, Any]:
-    """Returns pre-trained parameters for `model`, without the head.
+    """Returns the parameters from `source` for fine-tuning `model`, without the head.
 
-    Weights for a lower resolution are resized (see `resize_resolution`).
-
-    Args:
-      source: see `load_weights`.
-      model: the model to fine-tune.
-      image_size: side of its images, in pixels.
+    They are resized to images of side `image_size` pixels (see `resize_resolution`).
 
     Raises:
       ValueError: the weights cannot be loaded or resized, or do not fit the model; the message
@@ -140,13 +132,10 @@ def load_model(
     gelu: str | None = None,
     dtype: DTypeLike = "float32",
 ) -> LoadedModel:
-    """Returns the model and parameters from `source`.
+    """Returns the model and parameters from `source` (see `load_weights`).
 
-    Args:
-      source: see `load_weights`.
-      image_size: side in pixels; None keeps the resolution of the weights.
-      gelu: `tanh` or `exact`; None uses what the source records, or `tanh` if it records nothing.
-      dtype: of the activations.
+    `image_size` is the side in pixels, by default that of the weights. `gelu` is `tanh` or `exact`,
+    by default what the source records, or else `tanh`. `dtype` is that of the activations.
 
     Raises:
       ValueError: the weights cannot be loaded or resized, or the GELU is unknown.

@@ -33,10 +33,7 @@ class Header:
 
 
 class NpzArchive:
-    """An open .npz archive, used as a context manager.
-
-    `headers` maps the name of each array to its `Header`. The constructor takes the path of a local
-    file and reads all headers.
+    """A context manager for the .npz file at `path`; `headers` maps array names to headers.
 
     Raises:
       ValueError: the file is not an archive of plain arrays, or declares implausible sizes.

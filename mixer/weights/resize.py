@@ -25,11 +25,8 @@ def resize_resolution(params: dict[str, Any], old_grid: Grid, new_grid: Grid) ->
     pre-logits are the mean over the tiles. All parameters outside token mixing are shared with
     `params`, which is not modified.
 
-    Args:
-      params: nested parameters in the released naming, for images of `old_grid` tokens.
-      old_grid: rows and columns of tokens at the pre-training resolution.
-      new_grid: rows and columns of tokens at the new resolution; (28, 28) for 448 x 448 pixels and
-        patches of 16. The paper's K x K tiles are `new_grid = K * old_grid`.
+    Grids are (rows, columns) of tokens: (28, 28) for 448 x 448 pixels and patches of 16. The
+    paper's K x K tiles are `new_grid = K * old_grid`.
 
     Raises:
       ValueError: a side of the new grid is not a multiple of the old one, or `params` are for a
