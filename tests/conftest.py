@@ -144,7 +144,8 @@ def _quick_compilation() -> Iterator[None]:
 def quick_compilation() -> Iterator[None]:
     """Lets XLA compile in 60% of the time, here and in the programs that the test starts.
 
-    The program is the same, its machine code is slower. Not for tests of numerics.
+    The computation is the same, its machine code slower and rounded otherwise. Not for tests of
+    rounding.
     """
     with _quick_compilation():
         yield

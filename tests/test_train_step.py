@@ -56,6 +56,7 @@ def start(
     return init({}), jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_the_polyak_average_follows_the_parameters(tiny_mixer, one_device_mesh):
     batch = to_global(host_batch(4), batch_sharding(one_device_mesh))
     optimizer = optax.sgd(0.1)
@@ -75,6 +76,7 @@ def test_the_polyak_average_follows_the_parameters(tiny_mixer, one_device_mesh):
     assert plain.eval_params is plain.params
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_one_plain_update_by_hand(tiny_mixer, one_device_mesh):
     # Without randomness and with plain SGD the step is params - gradient of the mean loss.
     model = tiny_mixer.clone(dropout_rate=0.0, stochastic_depth_rate=0.0)
@@ -154,6 +156,7 @@ def test_one_device_and_eight_agree_on_the_loss_over_20_steps(
     assert len(set(one)) == 20  # it does move
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(("accumulation_steps", "fsdp"), [(4, 1), (1, 8), (4, 4)])
 def test_parts_of_the_batch_and_of_the_state_change_only_rounding(
     tiny_mixer, softmax_losses_on_eight, accumulation_steps, fsdp

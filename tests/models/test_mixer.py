@@ -114,7 +114,7 @@ def test_bfloat16_computes_in_bfloat16_but_keeps_params_and_logits_in_float32(go
     assert block_output.dtype == jnp.bfloat16
     assert logits.dtype == jnp.float32
     np.testing.assert_allclose(logits, io["logits"], rtol=0, atol=0.1)
-    fresh = model.init(jax.random.key(0), io["images"])
+    fresh = jax.eval_shape(model.init, jax.random.key(0), io["images"])
     assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
 
 
@@ -178,6 +178,7 @@ def test_stochastic_depth_spares_the_first_block_and_evaluation(tiny_mixer):
     assert np.abs(evaluated - one_block).max() > 1e-3
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("remat", ["elementwise", "block"])
 def test_what_is_computed_again_changes_no_gradient(tiny_mixer, remat):
     images = jax.random.normal(jax.random.key(0), (3, 8, 8, 3))
