@@ -23,6 +23,7 @@ INK, PALE, LINE = "#22272e", "#eef0f3", "#8a929c"
 TOKENS, TOKENS_PALE = "#2f6db5", "#d6e5f6"
 CHANNELS, CHANNELS_PALE = "#cc6f1d", "#fbe3cc"
 HEAD, HEAD_PALE = "#4c8b57", "#dcefdf"
+TIMES = "$\\times$"
 
 
 def draw(variant: str, output: pathlib.Path) -> None:
@@ -49,7 +50,7 @@ def _draw_model(axes: Axes, variant: str, y: float) -> tuple[float, float, float
         axes.plot([0.4 + line] * 2, [y - 0.8, y + 0.8], color="white", lw=0.5, zorder=2)
         axes.plot([0.4, 2.0], [y - 0.8 + line] * 2, color="white", lw=0.5, zorder=2)
     _note(axes, 1.2, y + 0.94, f"image [{IMAGE_SIZE}, {IMAGE_SIZE}, 3]")
-    _note(axes, 1.2, y - 0.94, f"{side} × {side} patches of {patch} × {patch} pixels")
+    _note(axes, 1.2, y - 0.94, f"{side} {TIMES} {side} patches of {patch} {TIMES} {patch} pixels")
 
     _arrow(axes, (2.04, y), (2.42, y))
     _box(axes, 2.85, y, 0.84, 0.8, "stem", "linear,\nper patch", PALE, LINE)
@@ -71,7 +72,9 @@ def _draw_model(axes: Axes, variant: str, y: float) -> tuple[float, float, float
     _box(
         axes, 6.48, y - 0.15, 0.98, 0.5, "channel\nmixing", "", CHANNELS_PALE, CHANNELS, small=True
     )
-    axes.text(7.28, y + 0.72, f"× {size['num_blocks']}", weight="bold", fontsize=12, va="center")
+    axes.text(
+        7.28, y + 0.72, f"{TIMES} {size['num_blocks']}", weight="bold", fontsize=12, va="center"
+    )
 
     _arrow(axes, (7.22, y), (7.5, y))
     _box(axes, 7.87, y, 0.72, 0.8, "Layer-\nNorm", "", PALE, LINE, small=True)
