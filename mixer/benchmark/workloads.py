@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from mixer.batch import normalize_images
+from mixer.batch import abstract_batch, normalize_images
 from mixer.benchmark.timing import Workload
 from mixer.losses import LOSSES
 from mixer.optimizer import create_adam
-from mixer.sharding import batch_sharding, replicated, state_sharding
+from mixer.sharding import batch_sharding, replicated
 from mixer.train_state import Params, TrainState, create_train_state
-from mixer.train_step import make_train_step
+from mixer.train_step import jit_train_step, make_train_step
 
 # What of configs/pretrain_imagenet.py decides about the work of a step; a test compares the two.
 NUM_CLASSES = 1000
@@ -58,19 +58,7 @@ def training_step(
         polyak_decay=0.0,
         seed=0,
     )
-    shardings = (state_sharding(mesh, abstract_state), replicated(mesh))
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=shardings)
-    return jitted, abstract_state, init_state
-
-
-def abstract_batch(batch_size: int, image_size: int, mesh: Mesh) -> dict[str, Any]:
-    """Returns the shapes of a global batch: uint8 images and one label each, divided over all."""
-    images, labels = (batch_size, image_size, image_size, 3), (batch_size, 1)
-    sharding = batch_sharding(mesh)
-    return {
-        "images": jax.ShapeDtypeStruct(images, jnp.uint8, sharding=sharding),
-        "labels": jax.ShapeDtypeStruct(labels, jnp.int32, sharding=sharding),
-    }
+    return jit_train_step(step, abstract_state), abstract_state, init_state
 
 
 def training(
@@ -164,7 +152,7 @@ def _program_bytes(compiled: Any) -> int:
 def _random_batch(
     batch_size: int, image_size: int, num_classes: int, mesh: Mesh
 ) -> dict[str, jax.Array]:
-    shapes = abstract_batch(batch_size, image_size, mesh)
+    shapes = abstract_batch(batch_sharding(mesh), batch_size, image_size, labels_per_image=1)
 
     def draw() -> dict[str, jax.Array]:
         images, labels = shapes["images"], shapes["labels"]

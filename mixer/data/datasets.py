@@ -35,6 +35,7 @@ class Dataset:
     split: str
     num_classes: int
     class_names: tuple[str, ...]
+    labels_per_image: int
     records: Records
     parse: Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
@@ -57,7 +58,7 @@ def open_dataset(name: str, split: str, data_dir: str, *, fraction: float = 1.0)
     if kind == "folder":
         images = folder.FolderRecords(pathlib.Path(path).expanduser(), split)
         names = tuple(images.class_names)
-        return Dataset(name, split, len(names), names, _subset(images, fraction), folder.parse)
+        return Dataset(name, split, len(names), names, 1, _subset(images, fraction), folder.parse)
     row, info = _find_dataset(name, data_dir or tfds.core.constants.get_default_data_dir())
 
     def parse(examples: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -77,7 +78,7 @@ def open_dataset(name: str, split: str, data_dir: str, *, fraction: float = 1.0)
             f"Expected {row.num_classes} names of classes in {info.data_dir}; got "
             f"{len(class_names)}. Prepare it again."
         )
-    return Dataset(name, split, row.num_classes, class_names, records, parse)
+    return Dataset(name, split, row.num_classes, class_names, row.max_labels, records, parse)
 
 
 def cached(dataset: Dataset, cache: str, indices: np.ndarray) -> Dataset:

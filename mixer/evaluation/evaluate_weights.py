@@ -11,7 +11,7 @@ import rich.progress
 from jax.sharding import Mesh
 
 from mixer.evaluation import few_shot
-from mixer.evaluation.classification import evaluate, make_eval_step
+from mixer.evaluation.classification import evaluate, jit_eval_step
 from mixer.losses import softmax_cross_entropy
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows, replicated
 from mixer.weights.eval_recipe import PAPER
@@ -85,8 +85,7 @@ def evaluate_head(loaded: LoadedModel, images: Images) -> Iterator[dict[str, Any
     sharding = batch_sharding(mesh)
     num_classes, batches_of = _open(loaded, images, images.split, mesh)
     _check_head(loaded.model.num_classes, num_classes, images.dataset)
-    eval_step = make_eval_step(loaded.model, softmax_cross_entropy, num_classes)
-    eval_step = jax.jit(eval_step, out_shardings=replicated(mesh))
+    eval_step = jit_eval_step(loaded.model, softmax_cross_entropy, num_classes, mesh)
     params = jax.device_put(loaded.params, replicated(mesh))
     for crop, batches in batches_of.items():
         result = evaluate(eval_step, params, batches, sharding)
@@ -160,7 +159,7 @@ def _open(
             cache=False,
         )
         num_batches = -(-len(dataset.records) // images.batch_size)
-        batches_of[crop] = _shown(eval_input.batches(), num_batches, f"{split}, {crop}")
+        batches_of[crop] = _shown(eval_input.one_pass(), num_batches, f"{split}, {crop}")
     return dataset.num_classes, batches_of
 
 

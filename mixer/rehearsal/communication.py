@@ -7,9 +7,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from mixer.batch import abstract_batch
 from mixer.benchmark import workloads
-from mixer.benchmark.workloads import abstract_batch, training_step
-from mixer.sharding import create_mesh
+from mixer.benchmark.workloads import training_step
+from mixer.sharding import batch_sharding, create_mesh
 
 _BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "u8": 1, "s8": 1, "pred": 1}
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -73,7 +74,9 @@ def count_communication(
         step, state, _ = training_step(
             model, image_size=image_size, mesh=mesh, **workloads.RECIPE_STEP
         )
-        batch = abstract_batch(batch_per_device * count, image_size, mesh)
+        batch = abstract_batch(
+            batch_sharding(mesh), batch_per_device * count, image_size, labels_per_image=1
+        )
         collectives = count_collectives(step.lower(state, batch).compile().as_text())
         gradient = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params))
         sent = mib_sent(collectives, count)

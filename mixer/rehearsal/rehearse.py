@@ -14,16 +14,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mixer.batch import normalize_images
-from mixer.build import build_training
-from mixer.config import ConfigReader
-from mixer.data.table import DATASETS, num_examples
+from mixer.batch import DeviceBatch, abstract_batch, normalize_images
+from mixer.build import RunOptions, build_without_data
 from mixer.flops import CHIPS
 from mixer.models import build_model
 from mixer.paper.reference import Result, table3_rows
 from mixer.rehearsal.communication import count_collectives
 from mixer.rehearsal.topology import larger_slices, slice_devices
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, replicated
+from mixer.train_loop import create_training
 
 _GIB = 2**30
 # What libtpu says of a program that does not fit, with what it needs and what there is.
@@ -42,43 +41,41 @@ def rehearse_training(config: ConfigDict, topology: str) -> dict[str, Any]:
     Raises:
       ValueError: no such topology, the batch does not divide, the dataset is not in the table.
     """
-    cfg = ConfigReader(config)
-    name = str(cfg.dataset).partition(":")[0]
-    images = num_examples(cfg.dataset, cfg.train_split, cfg.train_fraction)
-    mesh = create_mesh(slice_devices(topology), **cfg.mesh)
-    check_batch_size(cfg.batch_size, mesh, cfg.accumulation_steps)
-    row = DATASETS[name]
-    training = build_training(cfg, mesh, num_classes=row.num_classes, num_examples=images)
-    batch = _abstract_batch(mesh, cfg.batch_size, cfg.image_size, row.max_labels)
-    report = _compile(
-        training.train_step, training.abstract_state, batch, mesh=mesh, loops=cfg.accumulation_steps
-    )
-    report |= {"topology": topology, "total_steps": training.total_steps}
-    report["batch_per_core"] = cfg.batch_size // mesh.size
-    paper = _paper_row(cfg)
+    options, labels_per_image = build_without_data(config)
+    mesh = create_mesh(slice_devices(topology), **options.mesh)
+    check_batch_size(options.batch_size, mesh, options.accumulation_steps)
+    training = create_training(options, mesh)
+    shape = options.batch_size, options.image_size, labels_per_image
+    batch = abstract_batch(training.batch_sharding, *shape)
+    state, loops = training.abstract_state, options.accumulation_steps
+    report = _compile(training.train_step, state, batch, mesh=mesh, loops=loops)
+    report |= {"topology": topology, "total_steps": options.total_steps}
+    report["batch_per_core"] = options.batch_size // mesh.size
+    paper = _paper_row(options)
     if paper:
         report["paper_core_days"] = paper.tpu_v3_core_days
     if report["fits"]:
         seconds = report["estimated_step_ms"] / 1e3
         cores = mesh.size * CHIPS[mesh.devices.flat[0].device_kind].cores
-        report["images_per_s_per_core"] = cfg.batch_size / seconds / cores
-        report["hours"] = training.total_steps * seconds / 3600
+        report["images_per_s_per_core"] = options.batch_size / seconds / cores
+        report["hours"] = options.total_steps * seconds / 3600
         report["core_days"] = report["hours"] * cores / 24
     return report
 
 
 def rehearse_inference(config: ConfigDict, topology: str, batch_per_core: int) -> dict[str, Any]:
     """Returns the same for the forward pass with a batch of that size on every device."""
-    cfg = ConfigReader(config)
+    options, _ = build_without_data(config)
     mesh = create_mesh(slice_devices(topology))
-    num_classes = DATASETS[str(cfg.dataset).partition(":")[0]].num_classes
-    model = build_model(**cfg.model, num_classes=num_classes)
-    batch = _abstract_batch(mesh, batch_per_core * mesh.size, cfg.image_size, 1)
+    model = build_model(**options.model, num_classes=options.num_classes)
+    batch = abstract_batch(
+        batch_sharding(mesh), batch_per_core * mesh.size, options.image_size, labels_per_image=1
+    )
 
-    def infer(params: Any, batch: dict[str, jax.Array]) -> Any:
+    def infer(params: Any, batch: DeviceBatch) -> Any:
         return model.apply({"params": params}, normalize_images(batch["images"]))
 
-    sample = jnp.zeros((1, cfg.image_size, cfg.image_size, 3))
+    sample = jnp.zeros((1, options.image_size, options.image_size, 3))
     params = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
         jax.eval_shape(model.init, jax.random.key(0), sample)["params"],
@@ -89,7 +86,7 @@ def rehearse_inference(config: ConfigDict, topology: str, batch_per_core: int) -
     if report["fits"]:
         images = batch_per_core / CHIPS[mesh.devices.flat[0].device_kind].cores
         report["images_per_s_per_core"] = images / report["estimated_step_ms"] * 1e3
-    paper = _paper_row(cfg)
+    paper = _paper_row(options)
     if paper:
         report["paper_images_per_s_per_core"] = paper.img_per_sec_per_core
     return report
@@ -126,24 +123,16 @@ def smallest_change_that_fits(config: ConfigDict, topology: str) -> tuple[str, d
     raise ValueError(f"Nothing that was tried makes it fit on {topology} or a larger slice.")
 
 
-def _paper_row(cfg: ConfigReader) -> Result | None:
+def _paper_row(options: RunOptions) -> Result | None:
     """Returns the row of Table 3 of a pre-training config, if there is one."""
-    if "num_epochs" not in cfg or "variant" not in cfg.model:
-        return None
-    pretrain = "imagenet" if cfg.dataset == "imagenet2012" else cfg.dataset
+    config = options.config
+    pretrain = "imagenet" if config["dataset"] == "imagenet2012" else config["dataset"]
+    model, epochs = f"Mixer-{options.model.get('variant')}", config.get("num_epochs")
     for row in table3_rows():
         found = (row.pretrain, row.model, row.image_size, row.pretrain_epochs)
-        if found == (pretrain, f"Mixer-{cfg.model.variant}", cfg.image_size, cfg.num_epochs):
+        if found == (pretrain, model, options.image_size, epochs):
             return row
     return None
-
-
-def _abstract_batch(mesh: Mesh, size: int, pixels: int, labels: int) -> dict[str, Any]:
-    sharding = batch_sharding(mesh)
-    return {
-        "images": jax.ShapeDtypeStruct((size, pixels, pixels, 3), jnp.uint8, sharding=sharding),
-        "labels": jax.ShapeDtypeStruct((size, labels), jnp.int32, sharding=sharding),
-    }
 
 
 def _compile(step: Any, *args: Any, mesh: Mesh, loops: int = 1) -> dict[str, Any]:
