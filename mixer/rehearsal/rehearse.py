@@ -1,8 +1,8 @@
-"""A rehearsal: the real step of a config, compiled for a TPU slice on a machine without one.
+"""Compiles the real step of a config for a TPU slice, on a machine without one.
 
-Compiling tells what fits and what has to be computed and sent. The time of a step is the
-compiler's own estimate, of one device and without waiting for the network: a measured step is
-longer. Nothing here has been compared with a TPU yet.
+The compiled program shows whether the step fits in memory and what it computes and sends. The step
+time is the compiler's estimate for one device, without waiting for the network, so a measured step
+takes longer. These figures have not yet been compared with a TPU.
 """
 
 import re
@@ -25,21 +25,22 @@ from mixer.sharding import batch_sharding, check_batch_size, create_mesh, replic
 from mixer.train_loop import create_training
 
 _GIB = 2**30
-# What libtpu says of a program that does not fit, with what it needs and what there is.
+# libtpu's messages for a program that does not fit, with the memory needed and available.
 _SIZE = r"([\d.]+)([MG])"
 _OUT_OF_MEMORY = rf"(?:Used |temporaries \(){_SIZE}\)? (?:of|exceeds available HBM) \(?{_SIZE}"
 
 
 def rehearse_training(config: ConfigDict, topology: str) -> dict[str, Any]:
-    """Returns what the training step of a config needs on a slice, a plain dict for JSON.
+    """Compiles the training step of a config for a slice such as "v3-32".
 
-    `gflops_per_core`, `gbytes_per_core`, `collectives` (count and MiB each device receives) and
-    times (ms) are of one step; `core_days` are `estimated_step_ms` times all steps times cores.
-    `fits` is false if the memory of a device does not hold it; then `peak_hbm_gib` is what the
-    compiler asked for, and what only a compiled program tells is missing.
+    Returns a JSON-compatible dict. Per step, it has FLOPs, bytes, estimated and minimal time in ms,
+    and `collectives` with their count and the MiB that each device receives. `hours` and
+    `core_days` of the run follow from the estimate. If a device has too little memory, `fits` is
+    False, `peak_hbm_gib` is the compiler's request, and the entries of a compiled program are
+    missing.
 
     Raises:
-      ValueError: no such topology, the batch does not divide, the dataset is not in the table.
+      ValueError: the topology or dataset is unknown, or the batch does not divide evenly.
     """
     options, labels_per_image = build_without_data(config)
     mesh = create_mesh(slice_devices(topology), **options.mesh)
@@ -64,7 +65,7 @@ def rehearse_training(config: ConfigDict, topology: str) -> dict[str, Any]:
 
 
 def rehearse_inference(config: ConfigDict, topology: str, batch_per_core: int) -> dict[str, Any]:
-    """Returns the same for the forward pass with a batch of that size on every device."""
+    """Like `rehearse_training`, for the forward pass with `batch_per_core` images per device."""
     options, _ = build_without_data(config)
     mesh = create_mesh(slice_devices(topology))
     model = build_model(**options.model, num_classes=options.num_classes)
@@ -93,13 +94,13 @@ def rehearse_inference(config: ConfigDict, topology: str, batch_per_core: int) -
 
 
 def smallest_change_that_fits(config: ConfigDict, topology: str) -> tuple[str, dict[str, Any]]:
-    """Returns the first change of a config that does not fit which makes it fit, and its report.
+    """Finds the cheapest change that makes a config fit; returns it as flags, with its report.
 
-    Tried in the order of what they cost, each by compiling it: divide the state, compute the
-    elementwise parts again, accumulate gradients, compute whole blocks again, a larger slice.
+    Each candidate is compiled, in order of increasing cost: shard the state, rematerialise
+    elementwise operations, accumulate gradients, rematerialise whole blocks, use a larger slice.
 
     Raises:
-      ValueError: none of them is enough.
+      ValueError: none of them fits.
     """
     divided = {"mesh.data": 1, "mesh.fsdp": -1}
     again = divided | {"model.remat": "elementwise"}
@@ -116,15 +117,15 @@ def smallest_change_that_fits(config: ConfigDict, topology: str) -> tuple[str, d
         try:
             report = rehearse_training(changed, where)
         except ValueError:
-            continue  # the batch does not divide so far
+            continue  # the batch does not divide evenly
         if report["fits"]:
             flags = " ".join(f"--config.{key}={value}" for key, value in change.items())
             return flags or f"--topology={where}", report
-    raise ValueError(f"Nothing that was tried makes it fit on {topology} or a larger slice.")
+    raise ValueError(f"No change fits on {topology} or a larger slice. Use a smaller batch.")
 
 
 def _paper_row(options: RunOptions) -> Result | None:
-    """Returns the row of Table 3 of a pre-training config, if there is one."""
+    """Returns the row of Table 3 for a pre-training config, or None."""
     config = options.config
     pretrain = "imagenet" if config["dataset"] == "imagenet2012" else config["dataset"]
     model, epochs = f"Mixer-{options.model.get('variant')}", config.get("num_epochs")
@@ -136,7 +137,7 @@ def _paper_row(options: RunOptions) -> Result | None:
 
 
 def _compile(step: Any, *args: Any, mesh: Mesh, loops: int = 1) -> dict[str, Any]:
-    """Compiles and reports; the compiler counts the body of the accumulation's loop once."""
+    """Compiles and reports; costs are multiplied by `loops`, as XLA counts a loop body once."""
     chip = CHIPS[mesh.devices.flat[0].device_kind]
     report: dict[str, Any] = {"num_cores": mesh.size * chip.cores, "hbm_limit_gib": chip.hbm_gib}
     start = time.monotonic()
