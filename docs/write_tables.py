@@ -1,8 +1,8 @@
 """Writes the generated tables of README.md and docs/: python docs/write_tables.py [--check].
 
 A generated table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. Measured
-numbers come from docs/results.json, the paper's from mixer/paper/reference.py, the published
-weights from mixer/weights/catalogue.py. --check writes nothing and fails if a table is out of date.
+numbers come from docs/results.json, the paper's from mixer/paper/reference.py. --check writes
+nothing and fails if a table is out of date.
 """
 
 import argparse
@@ -13,49 +13,35 @@ import sys
 from collections.abc import Callable
 
 from mixer.paper import reference
-from mixer.weights.catalogue import CATALOGUE
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = ("README.md", "docs/weights.md", "docs/architecture.md")
+PAGES = ("README.md", "docs/architecture.md")
 _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
 def results() -> list[str]:
-    """Returns what was measured or rehearsed, beside the Mixer rows of the paper's Table 3."""
+    """Returns what was measured or rehearsed, next to the Mixer rows of the paper's Table 3."""
     data = json.loads((ROOT / "docs/results.json").read_text())
-    lines = _header("config", "hardware", "training time", "top-1, ours", "top-1, paper")
+    lines = _header("config", "hardware", "training time", "ours", "paper")
     for run in data["measured"]:
-        ours = f"{run['correct'] / run['count']:.2%} ({run['dataset']})"
-        cells = run["hardware"], f"{run['train_seconds']:.0f} s", ours, "-"
-        lines.append(_row(f"`{run['config']}`", *cells))
+        ours = f"{run['correct'] / run['count']:.2%} on {run['dataset']}"
+        time = f"{run['train_seconds']:.0f} s"
+        lines.append(_row(f"`{run['config']}`", run["hardware"], time, ours, "-"))
     rehearsals = {run["config"]: run for run in data["rehearsed"]}
-    for row in reference.table3_rows():
-        if row.model.startswith("Mixer-"):
-            lines.append(_table3_row(row, rehearsals))
-    return lines
+    rows = [row for row in reference.table3_rows() if row.model.startswith("Mixer-")]
+    return lines + [_table3_row(row, rehearsals) for row in rows]
 
 
 def _table3_row(row: reference.Result, rehearsals: dict[str, dict]) -> str:
     size = row.model.removeprefix("Mixer-")
     longer = ",14" if (size, row.pretrain_epochs) == ("L/16", 14) else ""
     config = f"configs/pretrain_{row.pretrain}.py:{size}{longer}"
-    pixels = f", then {row.image_size} pixels" if row.image_size != 224 else ""
-    run = rehearsals.get(config) if not pixels else None
-    hardware = f"TPU {run['topology']}" if run else "TPU"
-    time = f"{run['core_days']:,.0f} core-days estimated; " if run else ""
-    time += f"paper: {row.tpu_v3_core_days:,} core-days"
-    return _row(f"`{config}`{pixels}", hardware, time, "not run", f"{row.imagenet_top1:.2f}%")
-
-
-def weights() -> list[str]:
-    """Returns the catalogue of published weights."""
-    lines = _header("name", "MiB", "size", "trained on", "classes", "ImageNet top-1")
-    for name, entry in CATALOGUE.items():
-        mebibytes = f"{entry.mebibytes:.2f}" if entry.mebibytes else "-"
-        top1 = f"{entry.top1:.3f}%" if entry.top1 else "-"
-        cells = mebibytes, entry.variant, entry.trained_on, f"{entry.num_classes:,}", top1
-        lines.append(_row(f"`{name}`", *cells))
-    return lines
+    run = rehearsals.get(config) if row.image_size == 224 else None
+    hardware = f"TPU {run['topology']}" if run else "-"
+    time = f"{run['core_days']:,.4g} core-days, estimated" if run else "-"
+    paper = f"{row.imagenet_top1:.2f}%, {row.tpu_v3_core_days:,} core-days"
+    pixels = f", at {row.image_size} pixels" if row.image_size != 224 else ""
+    return _row(f"`{config}`{pixels}", hardware, time, "not run", paper)
 
 
 def sizes() -> list[str]:
@@ -71,7 +57,6 @@ def sizes() -> list[str]:
 
 TABLES: dict[str, Callable[[], list[str]]] = {
     "results": results,
-    "weights": weights,
     "sizes": sizes,
 }
 

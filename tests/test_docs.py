@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from unittest import mock
 
+import jax
 import pytest
 import yaml
 from absl import app, flags
@@ -31,25 +32,29 @@ from mixer.losses import LOSSES
 from mixer.models import MODELS
 from mixer.models.mixer import REMAT, VARIANTS
 from mixer.optimizer import DECAYS, MOMENT_DTYPES
+from mixer.weights.catalogue import CATALOGUE
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 ELSEWHERE = ("export", "gcloud", "git", "sha256sum", "ssh-add", "tensorboard", "tfds", "uv")
 PROGRAMS = ("bash", "pip", "python", "source", *ELSEWHERE)
+FINETUNING = ("B/16,imagenet,448,inception_crop", "Ti/4,digits,32", "L/16,folder:PATH")
 FLAG_KINDS = ("bool", "enum", "float", "integer", "list", "multi_string", "string")
 # How ml_collections loads a config file.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 GOLDEN = "tests/golden/mixer_tiny.npz"
-# What a Python block names, and what stands for it here: small, and nothing is downloaded.
+# What a Python block names, and what stands for it here, as nothing is downloaded.
 STAND_INS = {
-    '"B/16"': '"S/32", num_blocks=1',
-    "(1, 224, 224, 3)": "(1, 32, 32, 3)",
+    '"B/16"': '"B/16", num_blocks=1',
     '"imagenet1k/Mixer-B_16"': f'"{GOLDEN}"',
     '"imagenet21k/Mixer-B_16"': f'"{GOLDEN}"',
     '"Mixer-B_16.npz"': f'"{GOLDEN}"',
     '"Mixer-B_16.safetensors"': '"{folder}/tiny.safetensors"',
     "(14, 14)": "(4, 4)",
     "(28, 28)": "(8, 8)",
+    '{"params": loaded.params}, images)  # [1, 1000]': (
+        '{"params": loaded.params}, images[:, :16, :16])  # [1, 7]'
+    ),
 }
 
 
@@ -85,13 +90,10 @@ def config_modules() -> dict[str, object]:
 @functools.cache
 def all_configs() -> list[dict[str, object]]:
     """Returns the keys and values of every config in every size."""
-    found = []
-    for name, module in config_modules().items():
-        for size in getattr(module, "SIZES", [None]):
-            found.append(module.get_config() if size is None else module.get_config(size))
-        if name == "finetune":
-            whats = ("B/16,imagenet,448,inception_crop", "Ti/4,digits,32", "L/16,folder:PATH")
-            found += map(module.get_config, whats)
+    found = [module.get_config() for module in config_modules().values()]
+    for module in config_modules().values():
+        found += map(module.get_config, getattr(module, "SIZES", []))
+    found += map(config_modules()["finetune"].get_config, FINETUNING)
     return [flat(config) for config in found]
 
 
@@ -322,13 +324,11 @@ def test_python_blocks_run(page, tmp_path):
     for code in fenced(read(page), "python"):
         for name, stand_in in STAND_INS.items():
             code = code.replace(name, stand_in.replace("{folder}", str(tmp_path)))
-        # The golden model takes smaller images than the published ones.
-        code = code.replace(
-            'loaded.model.apply({"params": loaded.params}, images)',
-            'loaded.model.apply({"params": loaded.params}, images[:, :16, :16])',
-        )
-        with contextlib.chdir(ROOT):
-            exec(compile(code, page, "exec"), {})
+        names: dict[str, object] = {}
+        with contextlib.chdir(ROOT):  # traced: no need to wait for arithmetic
+            jax.eval_shape(functools.partial(exec, compile(code, page, "exec"), names))
+        for name, shape in re.findall(r"^(\w+) = .*# (\[[\d, ]+\])$", code, re.M):
+            assert str(list(names[name].shape)) == shape
 
 
 @pytest.mark.parametrize(
@@ -433,6 +433,12 @@ def test_generated_tables_are_up_to_date():
     for page in tables.PAGES:
         assert "<!-- table: " in read(page)
         assert tables.updated(read(page)) == read(page), "run: python docs/write_tables.py"
+
+
+def test_every_published_file_is_listed_with_its_size():
+    rows = re.findall(r"^\| `(\S+/\S+)` \| ([\d.]+|-) \|", read("docs/weights.md"), re.M)
+    published = {name: entry.mebibytes for name, entry in CATALOGUE.items()}
+    assert {name: None if size == "-" else float(size) for name, size in rows} == published
 
 
 def test_recorded_results_have_a_trail():
