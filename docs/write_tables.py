@@ -25,7 +25,7 @@ def results() -> list[str]:
     lines = _header("config", "hardware", "training time", "ours", "paper")
     for run in data["measured"]:
         ours = f"{run['correct'] / run['count']:.2%} on {run['dataset']}"
-        time = f"{run['train_seconds']:.0f} s"
+        time = f"{run['train_seconds']:.0f} s" if run["train_seconds"] else "not recorded"
         lines.append(_row(f"`{run['config']}`", run["hardware"], time, ours, "-"))
     rehearsals = {run["config"]: run for run in data["rehearsed"]}
     rows = [row for row in reference.table3_rows() if row.model.startswith("Mixer-")]
