@@ -20,8 +20,6 @@ The test results are of the last 1% of the training images, so that the validati
 unseen while choices are made; --config.eval_splits.test=validation evaluates on those, too.
 """
 
-import itertools
-
 from ml_collections import ConfigDict
 
 from mixer.config import base_config
@@ -29,7 +27,7 @@ from mixer.errors import unknown_name
 
 SIZES = ("B/32", "B/16", "L/32", "L/16")
 
-# Appendix B: what the paper tried for the methods and numbers of Table 4.
+# What the paper tried (Appendix B; it does not say whether in every combination).
 SWEEP = {
     "randaugment.magnitude": (0.0, 10.0, 15.0, 20.0),
     "mixup_alpha": (0.0, 0.2, 0.5, 0.8),
@@ -38,14 +36,6 @@ SWEEP = {
     "optimizer.learning_rate": (3e-3, 1e-3),
     "optimizer.weight_decay": (0.1, 0.01),
 }
-
-
-def sweep() -> list[dict[str, float]]:
-    """Returns the overrides of each of the 256 runs of the grid.
-
-    Source: Appendix B for the values; it does not say whether every combination was run.
-    """
-    return [dict(zip(SWEEP, values, strict=True)) for values in itertools.product(*SWEEP.values())]
 
 
 def get_config(size: str = "B/16") -> ConfigDict:

@@ -19,8 +19,6 @@ The test results are of the first 51,200 images, which are not trained on; a dat
 or scripts/prepare_dataset.py is shuffled on disk, so they are of all classes.
 """
 
-import itertools
-
 from ml_collections import ConfigDict
 
 from mixer.config import base_config
@@ -29,7 +27,7 @@ from mixer.errors import unknown_name
 # Table 4: RandAugment's magnitude and mixup p.
 SIZES = {"B/32": (10.0, 0.2), "B/16": (10.0, 0.2), "L/32": (20.0, 0.5), "L/16": (20.0, 0.5)}
 
-# Appendix B: what the paper tried for the methods and numbers of Table 4.
+# What the paper tried (Appendix B; it does not say whether in every combination).
 SWEEP = {
     "randaugment.magnitude": (0.0, 10.0, 15.0, 20.0),
     "mixup_alpha": (0.0, 0.2, 0.5, 0.8),
@@ -38,14 +36,6 @@ SWEEP = {
     "optimizer.learning_rate": (3e-3, 1e-3),
     "optimizer.weight_decay": (0.1, 0.01),
 }
-
-
-def sweep() -> list[dict[str, float]]:
-    """Returns the overrides of each of the 256 runs of the grid.
-
-    Source: Appendix B for the values; it does not say whether every combination was run.
-    """
-    return [dict(zip(SWEEP, values, strict=True)) for values in itertools.product(*SWEEP.values())]
 
 
 def get_config(size: str = "B/16") -> ConfigDict:

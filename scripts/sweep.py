@@ -2,7 +2,7 @@
 
 python scripts/sweep.py --config=configs/finetune.py:B/16,cifar10 --workdir=runs/sweep
 
-The grid comes from the config file's sweep(), or from --grid=optimizer.learning_rate=0.003,0.01
+The grid comes from the config file's SWEEP, or from --grid=optimizer.learning_rate=0.003,0.01
 (repeat the flag for the product of several grids). It is run with the first seed, and the best
 combination again with the other seeds. --config.KEY=VALUE overrides a config key for all runs. Run
 the same command again to resume, or to rewrite the report. To use several machines,
@@ -30,7 +30,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Local folder for the runs and the report.", required=True
 )
-_GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE to vary instead of sweep().")
+_GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE to vary instead of SWEEP.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds; the grid is run with the first only.")
 _SELECT = flags.DEFINE_string("select", "minival/top1", "Metric that the best is selected by.")
 _REPORT = flags.DEFINE_string("report", "test/top1", "Metric that is reported for the best.")
@@ -64,7 +64,9 @@ def _sweep() -> None:
         config_file=flags.FLAGS["config"].config_filename,
         overrides=flags.FLAGS["config"].override_values,
         config=config,
-        combinations=grid.parse_grid(_GRID.value, config) if _GRID.value else _own_grid(),
+        combinations=grid.parse_grid(_GRID.value, config)
+        if _GRID.value
+        else grid.combinations_of(_own_grid()),
         seeds=grid.parse_seeds(_SEEDS.value),
         workdir=pathlib.Path(_WORKDIR.value),
         select=_SELECT.value,
@@ -83,14 +85,14 @@ def _sweep() -> None:
         raise SystemExit(f"error: failed runs: {', '.join(map(str, failed))}")
 
 
-def _own_grid() -> list[dict[str, Any]]:
+def _own_grid() -> dict[str, Any]:
     path = flags.FLAGS["config"].config_filename.partition(":")[0]
     spec = importlib.util.spec_from_file_location("swept_config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not hasattr(module, "sweep"):
-        raise ValueError(f"{path} has no sweep(). Pass --grid=KEY=VALUE,VALUE.")
-    return module.sweep()
+    if not hasattr(module, "SWEEP"):
+        raise ValueError(f"{path} has no SWEEP. Pass --grid=KEY=VALUE,VALUE.")
+    return module.SWEEP
 
 
 if __name__ == "__main__":

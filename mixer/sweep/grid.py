@@ -2,7 +2,7 @@
 
 import itertools
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mixer.errors import nearest
@@ -24,6 +24,11 @@ def parse_grid(texts: Sequence[str], config: dict[str, Any]) -> list[Overrides]:
             raise ValueError(f"Expected one --grid=KEY=VALUE,VALUE per KEY; got {text!r}.")
         section, last = find_value(config, key)
         grid[key] = [_parse(key, value, section[last]) for value in values.split(",")]
+    return combinations_of(grid)
+
+
+def combinations_of(grid: Mapping[str, Sequence[Any]]) -> list[Overrides]:
+    """Returns the Cartesian product of a grid, dotted config key -> values."""
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
@@ -94,5 +99,5 @@ def _parse(key: str, text: str, default: Any) -> Any:
         pass
     raise ValueError(
         f"Expected values for {key!r} like the config's {default!r}; got {text!r}. Lists and pairs "
-        "can be varied with sweep() in a config file."
+        "can be varied with SWEEP in a config file."
     )

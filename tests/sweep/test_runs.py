@@ -121,8 +121,7 @@ def get_config(rate="0.03"):
         "eval_splits": {"minival": "train[90%:]", "test": "test"},
         "optimizer": {"learning_rate": float(rate)}})
 
-def sweep():
-    return [{"optimizer.learning_rate": 0.1}, {"optimizer.learning_rate": 0.01}]
+SWEEP = {"optimizer.learning_rate": (0.1, 0.01)}
 """)
     return f"{path}:0.5"
 
@@ -187,7 +186,7 @@ def test_an_interrupt_reaches_the_run(number, config_file, tmp_path):
     [
         (["--config=c.py", "--select=test/top1"], "error: Expected a selection metric on images"),
         (["--config=c.py", "--workdir=gs://b/w"], "to be a local folder; got 'gs://b/w'"),
-        (["--config=d.py"], "error: d.py has no sweep(). Pass --grid=KEY=VALUE,VALUE."),
+        (["--config=d.py"], "error: d.py has no SWEEP. Pass --grid=KEY=VALUE,VALUE."),
         (["--config=none.py"], "none.py"),
     ],
 )
