@@ -6,6 +6,9 @@ where -1 means "no label". Floats and class vectors are made here, four times fe
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+HostBatch = dict[str, np.ndarray]  # the rows of one process, in host memory
 
 
 def normalize_images(images: jax.Array) -> jax.Array:

@@ -93,8 +93,8 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
         class_names=train_set.class_names,
         num_examples=len(train_set.records),
         fingerprints={cfg.train_split: train_set.records.fingerprint()},
-        train_batches=train_input.batches,
-        eval_batches={name: eval_input.batches for name, eval_input in eval_inputs.items()},
+        train_batches=train_input.from_step,
+        eval_batches={name: eval_input.one_pass for name, eval_input in eval_inputs.items()},
     )
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from mixer.batch import HostBatch
 from mixer.data import preprocess
 from mixer.data.datasets import Dataset
-from mixer.data.input_pipeline import HostBatch, TrainInput
+from mixer.data.input_pipeline import TrainInput
 from mixer.data.order import ExampleOrder
 
 # name -> (RandAugment layers, magnitude): Table 4's ImageNet recipe without and with RandAugment
@@ -45,7 +46,7 @@ def measure_input(
         train_input = TrainInput(
             dataset, order, ours_preprocess, rows=np.arange(batch_size), prefetch=2
         )
-        pipelines["ours"] = train_input.batches(10**9)
+        pipelines["ours"] = train_input.from_step(10**9)
         next(pipelines["ours"])
         first_batch = time.monotonic() - start
         pipelines["classic_same_ops"] = _classic(dataset, ours_preprocess, batch_size)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 import numpy as np
 import tensorflow as tf
 
+from mixer.batch import HostBatch
 from mixer.data.datasets import Dataset
 from mixer.data.order import ExampleOrder
 from mixer.data.preprocess import EvalPreprocess, TrainPreprocess
@@ -20,7 +21,6 @@ from mixer.data.records import DamagedExample
 # The accelerator is JAX's: TensorFlow would reserve its memory.
 tf.config.set_visible_devices([], "GPU")
 
-HostBatch = dict[str, np.ndarray]
 OnDamage = Callable[[int, list[str]], None]
 
 # Nothing here has to be rewritten for TensorFlow, which takes longer than to trace it.
@@ -53,7 +53,7 @@ class TrainInput:
         self._rows = rows
         self._prefetch = prefetch
 
-    def batches(self, first_step: int, on_damage: OnDamage | None = None) -> Iterator[HostBatch]:
+    def from_step(self, first_step: int, on_damage: OnDamage | None = None) -> Iterator[HostBatch]:
         """Yields the batches of the steps `first_step`, `first_step + 1`, ... without end.
 
         A damaged example is an error, or, with `on_damage`, is replaced by the next sound one of
@@ -170,7 +170,7 @@ class EvalInput:
         self._damage = lambda index: _damage(dataset, index, preprocess)
         self._indices = lambda batch: np.minimum(batch * batch_size + rows, num_examples - 1)
 
-    def batches(self) -> Iterator[HostBatch]:
+    def one_pass(self) -> Iterator[HostBatch]:
         """Yields this process's rows of each batch of the split, every example exactly once.
 
         Every process yields the same number of batches. Rows past the end hold some image and the

@@ -160,7 +160,7 @@ def _open(
             cache=False,
         )
         num_batches = -(-len(dataset.records) // images.batch_size)
-        batches_of[crop] = _shown(eval_input.batches(), num_batches, f"{split}, {crop}")
+        batches_of[crop] = _shown(eval_input.one_pass(), num_batches, f"{split}, {crop}")
     return dataset.num_classes, batches_of
 
 

@@ -40,7 +40,7 @@ def test_every_row_gives_batches(name, file_format, tmp_path, write_mock_dataset
         rows=np.arange(4),
         prefetch=1,
     )
-    batch = next(train.batches(10**9))
+    batch = next(train.from_step(10**9))
     assert batch["images"].shape == (4, 16, 16, 3)
     assert batch["labels"].shape == (4, DATASETS[name].max_labels)
     assert (batch["labels"] < dataset.num_classes).all()
@@ -52,7 +52,7 @@ def test_every_row_gives_batches(name, file_format, tmp_path, write_mock_dataset
         prefetch=1,
         cache=False,
     )
-    counted = sum(int((b["labels"] >= 0).any(axis=1).sum()) for b in evaluation.batches())
+    counted = sum(int((b["labels"] >= 0).any(axis=1).sum()) for b in evaluation.one_pass())
     in_order = dataset.parse(tf.constant(dataset.records.read(np.arange(6))))
     assert counted == int((in_order["labels"].numpy() >= 0).any(axis=1).sum())
 

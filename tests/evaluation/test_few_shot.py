@@ -82,7 +82,7 @@ def read_features(model, params, data_dir: str, split: str, num_devices: int):
     )
     step = jax.jit(few_shot.make_features_step(model), out_shardings=replicated(mesh))
     params = jax.device_put(params, replicated(mesh))
-    return few_shot.compute_features(step, params, eval_input.batches(), batch_sharding(mesh))
+    return few_shot.compute_features(step, params, eval_input.one_pass(), batch_sharding(mesh))
 
 
 def test_digits_by_a_mixer_that_has_learnt_nothing(data_dir, tiny_mixer):

@@ -34,7 +34,7 @@ def during_compilation(monkeypatch):
 
 
 def while_waiting_for_the_batch_after_step_5(monkeypatch):
-    take = input_pipeline.TrainInput.batches
+    take = input_pipeline.TrainInput.from_step
 
     def stalled(self, first_step, on_damage):
         for step, batch in enumerate(take(self, first_step, on_damage), first_step):
@@ -44,7 +44,7 @@ def while_waiting_for_the_batch_after_step_5(monkeypatch):
                 raise AssertionError("the run has waited for this batch")
             yield batch
 
-    monkeypatch.setattr(input_pipeline.TrainInput, "batches", stalled)
+    monkeypatch.setattr(input_pipeline.TrainInput, "from_step", stalled)
 
 
 def at_step_7(monkeypatch):
@@ -70,7 +70,7 @@ def while_saving_step_8(monkeypatch):
 
 
 def during_the_evaluation(monkeypatch):
-    take = input_pipeline.EvalInput.batches
+    take = input_pipeline.EvalInput.one_pass
 
     def asked(self):
         for number, batch in enumerate(take(self)):
@@ -79,7 +79,7 @@ def during_the_evaluation(monkeypatch):
                 ask()
             yield batch
 
-    monkeypatch.setattr(input_pipeline.EvalInput, "batches", asked)
+    monkeypatch.setattr(input_pipeline.EvalInput, "one_pass", asked)
 
 
 def test_a_run_stopped_in_every_phase_has_the_bits_of_an_undisturbed_one(

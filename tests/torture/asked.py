@@ -38,8 +38,8 @@ def ask(delay: float) -> None:
 
 def patch(phase: str) -> None:
     compile_step, save = train_loop._compile, Checkpoints.save
-    add, take = TrainLog.add, input_pipeline.TrainInput.batches
-    take_for_evaluation = input_pipeline.EvalInput.batches
+    add, take = TrainLog.add, input_pipeline.TrainInput.from_step
+    take_for_evaluation = input_pipeline.EvalInput.one_pass
     done = 0
 
     def asked_compile(*args):
@@ -74,8 +74,8 @@ def patch(phase: str) -> None:
             yield batch
 
     train_loop._compile, Checkpoints.save = asked_compile, asked_save
-    TrainLog.add, input_pipeline.TrainInput.batches = asked_add, asked_batches
-    input_pipeline.EvalInput.batches = asked_evaluation
+    TrainLog.add, input_pipeline.TrainInput.from_step = asked_add, asked_batches
+    input_pipeline.EvalInput.one_pass = asked_evaluation
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def test_a_probe_of_the_digits_at_twice_the_resolution(data_dir):
             rows=np.arange(len(dataset.records)),
             prefetch=1,
             cache=False,
-        ).batches()
+        ).one_pass()
         (batch,) = batches
         images = normalize_images(batch["images"])
         tiles = images.reshape(-1, 2, 16, 2, 16, 3).swapaxes(2, 3).reshape(-1, 16, 16, 3)
