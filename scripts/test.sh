@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Linters, type checker and tests, in the virtual environment .venv.
+# Runs the linters, the type checker and the tests in the virtual environment .venv.
 set -euo pipefail
 
 if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
     echo "Usage: bash scripts/test.sh [PYTEST_ARGUMENT ...]"
-    echo "Runs ruff, mypy and the fast tests. The slow tests: bash scripts/test.sh -m slow"
+    echo "Runs ruff, mypy and the fast tests. For the slow tests: bash scripts/test.sh -m slow"
     exit
 fi
 cd "$(dirname "$0")/.."

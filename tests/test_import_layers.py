@@ -1,6 +1,7 @@
 """Who may import whom: no layer imports a higher one, TensorFlow stays in mixer.data."""
 
 import ast
+import itertools
 import pathlib
 import subprocess
 import sys
@@ -75,20 +76,46 @@ def test_imports_point_down(module):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_only_the_data_package_imports_tensorflow(module):
-    if not module.startswith("mixer.data."):
+    # The benchmark of the input measures plain tf.data next to ours.
+    if not module.startswith("mixer.data.") and module != "mixer.benchmark.input":
         used = {name.partition(".")[0] for name in imports_of(MODULES[module])}
         assert not used & {"tensorflow", "tensorflow_datasets"}
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_config_dicts_stop_at_the_loop(module):
+def test_config_dicts_stop_at_build(module):
     used = {name.partition(".")[0] for name in imports_of(MODULES[module])}
     assert "ml_collections" not in used or module in (
         "mixer.main",
-        "mixer.train_loop",
+        "mixer.train_loop",  # passes it on to build
+        "mixer.build",
         "mixer.config",
-        "mixer.rehearsal.rehearse",
+        "mixer.rehearsal.rehearse",  # changes it until it fits
     )
+
+
+def test_the_path_from_main_to_the_step_and_to_the_model_is_three_plain_imports():
+    path = ["mixer.main", "mixer.train_loop", "mixer.train_step"]
+    for importer, imported in itertools.pairwise(path):
+        assert imported in imports_of(MODULES[importer])
+    path = ["mixer.main", "mixer.train_loop", "mixer.models", "mixer.models.mixer"]
+    for importer, imported in itertools.pairwise(path):
+        assert imported in imports_of(MODULES[importer])
+
+
+def test_no_file_and_no_room_imports_itself_around_a_corner():
+    """No circle between files; that of rooms follows from their order."""
+    seen: dict[str, bool] = {}  # module -> whether all that it imports was visited
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, f"circle: {' -> '.join([*trail, module])}"
+        if module not in seen:
+            for imported in imports_of(MODULES[module]) & MODULES.keys() - {"mixer"}:
+                visit(imported, (*trail, module))
+            seen[module] = True
+
+    for module in MODULES:
+        visit(module, ())
 
 
 def test_without_tensorflow_the_model_the_step_and_the_optimizer_work():

@@ -3,19 +3,26 @@
 import json
 import pathlib
 import shutil
+import signal
+import threading
 
 import jax
 import numpy as np
 import pytest
 
-from mixer import build, train_loop
-from mixer.build import build_training
+from mixer import train_loop
+from mixer.build import build_without_data
 from mixer.checkpoint.folder import newest_step
 from mixer.checkpoint.restore import restore
-from mixer.config import ConfigReader
+from mixer.data.input_pipeline import TrainInput
+from mixer.data.records import Files
 from mixer.flops import CHIPS, Chip
 from mixer.reporting.metrics import read_metrics
+from mixer.runtime.preemption import Preempted
+from mixer.runtime.watchdog import Watchdog
+from mixer.runtime.workdir_lock import workdir_lock
 from mixer.sharding import create_mesh
+from mixer.train_loop import create_training
 
 TIMED = ("images_per_second_per_core", "train_seconds", "core_days")
 
@@ -29,9 +36,8 @@ def read_lines(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 
 def read_state(config, workdir: pathlib.Path, step: int):
-    training = build_training(
-        ConfigReader(config), create_mesh(), num_classes=10, num_examples=1433
-    )
+    options, _ = build_without_data(config)
+    training = create_training(options, create_mesh())
     return jax.device_get(restore(workdir / "checkpoints", step, training.abstract_state))
 
 
@@ -52,8 +58,11 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits_con
     assert read_lines(resumed) == lines
 
 
-def test_what_a_run_writes(tmp_path, digits_config, capsys):
+def test_what_a_run_writes(tmp_path, digits_config, capsys, monkeypatch):
+    beat, beats = Watchdog.beat, []
+    monkeypatch.setattr(Watchdog, "beat", lambda dog: beats.append(beat(dog)))
     result = train_loop.train(digits_config, tmp_path)
+    assert len(beats) == 20 + 6  # steps, and batches of the evaluation
     assert result["test/count"] == 364
     assert json.loads((tmp_path / "config.json").read_text())["model"]["hidden_dim"] == 16
     assert (tmp_path / "curves.png").stat().st_size > 10_000
@@ -96,6 +105,47 @@ def test_a_finished_run_only_reports(tmp_path, digits_config, capsys):
     assert "Resuming" in capsys.readouterr().out
 
 
+def test_the_step_compiles_while_the_first_batch_is_being_read(
+    tmp_path, digits_config, monkeypatch
+):
+    digits_config.num_epochs = 2 * 64 / 1433
+    digits_config.optimizer.warmup_steps = 1
+    compiling = threading.Event()
+    compile_step, from_step = train_loop._compile, TrainInput.from_step
+
+    def observed(*args):
+        compiling.set()
+        return compile_step(*args)
+
+    def waiting(self, first_step, on_damage):
+        assert compiling.wait(60), "the first batch holds up the compilation"
+        yield from from_step(self, first_step, on_damage)
+
+    monkeypatch.setattr(train_loop, "_compile", observed)
+    monkeypatch.setattr(TrainInput, "from_step", waiting)
+    assert train_loop.train(digits_config, tmp_path)["step"] == 2
+
+
+def test_a_run_that_lacks_its_last_evaluation_alone_compiles_no_step(
+    tmp_path, digits_config, monkeypatch
+):
+    digits_config.num_epochs = 2 * 64 / 1433
+    digits_config.optimizer.warmup_steps = 1
+    digits_config.checkpoint_every = 2
+
+    def stopped(*args):
+        raise Preempted(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_loop, "evaluate", stopped)
+        with pytest.raises(Preempted):
+            train_loop.train(digits_config, tmp_path)
+    assert newest_step(tmp_path / "checkpoints") == 2
+    monkeypatch.setattr(train_loop, "_compile", lambda *args: pytest.fail("a step was compiled"))
+    monkeypatch.setattr(TrainInput, "from_step", lambda *args: pytest.fail("a batch was read"))
+    assert train_loop.train(digits_config, tmp_path)["test/count"] == 364
+
+
 def test_a_changed_config_is_refused_and_nothing_overwritten(tmp_path, digits_config):
     digits_config.num_epochs = 4 * 64 / 1433
     digits_config.optimizer.warmup_steps = 1
@@ -115,7 +165,7 @@ def test_a_changed_config_is_refused_and_nothing_overwritten(tmp_path, digits_co
 
 def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_config, monkeypatch):
     digits_config.checkpoint_every = 5
-    make_train_step = build.make_train_step
+    make_train_step = train_loop.make_train_step
 
     def make_poisoned_step(*args, **kwargs):
         step = make_train_step(*args, **kwargs)
@@ -128,7 +178,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_co
 
         return poisoned
 
-    monkeypatch.setattr(build, "make_train_step", make_poisoned_step)
+    monkeypatch.setattr(train_loop, "make_train_step", make_poisoned_step)
     # The parameters of step 13 are not finite, so the loss of step 14 is not.
     with pytest.raises(FloatingPointError, match="Step 14 is not finite: .*loss nan"):
         train_loop.train(digits_config, tmp_path)
@@ -136,6 +186,20 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_co
     state = read_state(digits_config, tmp_path, 10)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     assert [line["step"] for line in read_metrics(tmp_path)] == [4, 8, 12]
+
+
+def test_other_data_are_refused_and_so_is_a_second_run_in_the_workdir(
+    tmp_path, digits_config, monkeypatch
+):
+    digits_config.num_epochs = 2 * 64 / 1433
+    digits_config.optimizer.warmup_steps = 1
+    train_loop.train(digits_config, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "fingerprint", lambda files: "replaced")
+        with pytest.raises(ValueError, match=r"train: '[0-9a-f]{16}' before, 'replaced' now"):
+            train_loop.train(digits_config, tmp_path)
+    with workdir_lock(tmp_path), pytest.raises(ValueError, match="Another run is at work in"):
+        train_loop.train(digits_config, tmp_path)
 
 
 @pytest.mark.parametrize(

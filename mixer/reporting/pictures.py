@@ -1,4 +1,4 @@
-"""Pictures of a run: its curves, and the images as the model sees them."""
+"""Pictures of a run: its curves, and images as the model sees them."""
 
 import io
 
@@ -47,6 +47,6 @@ def draw_images(images: np.ndarray, labels: np.ndarray, path: epath.Path) -> Non
 
 
 def _save(figure: Figure, path: epath.Path, *, dpi: int) -> None:
-    png = io.BytesIO()  # matplotlib itself knows local files only
+    png = io.BytesIO()  # matplotlib writes local files only
     figure.savefig(png, dpi=dpi)
     path.write_bytes(png.getvalue())

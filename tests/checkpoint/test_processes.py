@@ -46,7 +46,7 @@ with Checkpoints(folder, keep=9) as checkpoints:
     checkpoints.wait()
     limit(100_000)
     checkpoints.save(2, state_of(2), {})
-    print("failed:", checkpoints.failed_save(wait=True))
+    print("failed:", checkpoints._await_last_save())
     limit(resource.RLIM_INFINITY)
     checkpoints.save(3, state_of(3), {})  # the second try is waited for
     print("complete:", complete_steps(folder))

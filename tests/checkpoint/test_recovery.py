@@ -24,7 +24,7 @@ import pytest
 from ml_collections import ConfigDict
 from test_damage import edit_meta, files_of, largest_data, put, truncate
 
-from mixer import run, train_loop
+from mixer import build, train_loop
 from mixer.checkpoint import format as checkpoint_format
 from mixer.checkpoint.format import read_checkpoint
 from mixer.checkpoint.save import Checkpoints
@@ -59,9 +59,13 @@ def parts_built_once() -> Iterator[None]:
         return first_result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_loop, "create_mesh", lambda **sizes: create_mesh(jax.devices()[:1]))
-        for name in ("build_data", "build_training", "_compile"):
-            patch.setattr(train_loop, name, once(getattr(train_loop, name)))
+        patch.setattr(build, "create_mesh", lambda **sizes: create_mesh(jax.devices()[:1]))
+        for module, name in (
+            (build, "build_data"),
+            (train_loop, "create_training"),
+            (train_loop, "_compile"),
+        ):
+            patch.setattr(module, name, once(getattr(module, name)))
         patch.setattr(ConfigReader, "check_all_read", lambda cfg: None)
         for name in ("draw_images", "draw_curves"):
             patch.setattr(pictures, name, lambda *args: None)
@@ -185,7 +189,7 @@ def test_a_save_that_fails_twice_ends_the_run(config, monkeypatch, tmp_path):
 def test_the_best_step_stays_and_is_named(config, whole, monkeypatch, capsys, tmp_path):
     accuracies = iter((0.5, 0.7, 0.6, 0.7, 0.1, 0.2, 0.3, 0.4))
     evaluate = lambda *args: {"top1": next(accuracies), "loss": 1.0, "count": 364}  # noqa: E731
-    monkeypatch.setattr(run, "evaluate", evaluate)
+    monkeypatch.setattr(train_loop, "evaluate", evaluate)
     config.eval_every, config.checkpoint_every, config.keep_checkpoints = 2, 2, 1
     config.keep_every, config.best_by = 6, "test/top1"
     workdir = tmp_path / "best"

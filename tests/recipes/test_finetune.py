@@ -11,6 +11,7 @@ from mixer.data.table import DATASETS
 from mixer.models.mixer import VARIANTS
 from mixer.paper.reference import FINETUNING
 from mixer.reporting.metrics import read_metrics
+from mixer.sweep.grid import combinations_of
 from mixer.train_loop import train
 from mixer.weights.catalogue import CATALOGUE
 
@@ -32,7 +33,7 @@ def test_every_key_of_the_paper_has_its_number(name, options):
     assert (config.loss, config.model.head_bias_init) == ("softmax", 0.0)
     assert (config.eval_crop, config.eval_resize / config.image_size) == ("resize_crop", 256 / 224)
     grid = [{"optimizer.learning_rate": rate} for rate in FINETUNING.learning_rate_grid[name]]
-    assert finetune.sweep() == grid
+    assert combinations_of(finetune.SWEEP) == grid
     assert {"optimizer.learning_rate": config.optimizer.learning_rate} in grid
     assert {config.eval_splits.test} <= {*DATASETS[config.dataset].splits}
 

@@ -12,11 +12,11 @@ import pytest
 from ml_collections import ConfigDict
 from ports import free_port
 
-from mixer.build import build_training
+from mixer.build import build_without_data
 from mixer.checkpoint.restore import restore
-from mixer.config import ConfigReader
 from mixer.reporting.metrics import read_metrics
 from mixer.sharding import create_mesh
+from mixer.train_loop import create_training
 from mixer.train_state import TrainState
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -107,9 +107,8 @@ def read_lines(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 
 def read_state(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
-    training = build_training(
-        ConfigReader(config), create_mesh(), num_classes=10, num_examples=1433
-    )
+    options, _ = build_without_data(config)
+    training = create_training(options, create_mesh())
     return jax.device_get(restore(workdir / "checkpoints", STEPS, training.abstract_state))
 
 

@@ -14,7 +14,7 @@ from mixer import train_loop
 from mixer.checkpoint.folder import newest_step
 from mixer.checkpoint.save import Checkpoints
 from mixer.data import input_pipeline
-from mixer.reporting.run_log import TrainLog
+from mixer.reporting.run_log import RunLog
 from mixer.runtime.preemption import Preempted, Preemption
 from mixer.sharding import create_mesh
 
@@ -48,14 +48,14 @@ def while_waiting_for_the_batch_after_step_5(monkeypatch):
 
 
 def at_step_7(monkeypatch):
-    add = TrainLog.add
+    add = RunLog.add
 
     def asked(self, step, metrics):
         if step == 7:
             ask(signal.SIGINT)
         add(self, step, metrics)
 
-    monkeypatch.setattr(TrainLog, "add", asked)
+    monkeypatch.setattr(RunLog, "add", asked)
 
 
 def while_saving_step_8(monkeypatch):
@@ -132,7 +132,7 @@ def test_ctrl_c_after_a_signal_ends_the_program():
 def test_several_processes_act_on_what_they_knew_two_batches_ago():
     with Preemption(create_mesh()) as preemption:
         preemption._several = True
-        batches = preemption.batches(iter(range(9)))
+        batches = preemption.interruptible(iter(range(9)))
         assert next(batches) == 0
         ask()
         assert next(batches) == 1
@@ -148,8 +148,8 @@ def test_batches_taken_in_another_thread_are_the_same_and_so_are_their_errors():
         raise ValueError("no more")
 
     with Preemption(create_mesh()) as preemption:
-        assert list(preemption.batches(iter(range(3)))) == [0, 1, 2]
-        batches = preemption.batches(produce())
+        assert list(preemption.interruptible(iter(range(3)))) == [0, 1, 2]
+        batches = preemption.interruptible(produce())
         assert list(itertools.islice(batches, 3)) == [0, 1, 2]
         with pytest.raises(ValueError, match="no more"):
             next(batches)
