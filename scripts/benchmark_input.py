@@ -10,13 +10,9 @@ from absl import app, flags, logging
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is loaded: only its errors
 
-_DATASET = flags.DEFINE_string(
-    "dataset", None, "Dataset of JPEGs, named as in a config.", required=True
-)
+_DATASET = flags.DEFINE_string("dataset", None, "JPEG dataset, as in a config.", required=True)
 _SPLIT = flags.DEFINE_string("split", "train", "Split that fits into memory.")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", "", "TFDS's data folder; by default, ~/tensorflow_datasets."
-)
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "TFDS's data folder; empty for its default.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images per batch.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns per pipeline.")

@@ -28,13 +28,11 @@ _MAX_METADATA = 2**24  # bytes of features.json
 class Dataset:
     """One split of one dataset.
 
-    `parse` is a TensorFlow function. It takes examples (string `[n]`), as `records` returns them,
-    to `image`, the encoded JPEGs or PNGs (string `[n]`), and `labels`, int32
-    `[n, labels_per_image]`, padded with -1.
+    `parse` is a TensorFlow function from examples (string `[n]`), as `records` returns them, to
+    `image`, encoded JPEGs or PNGs (string `[n]`), and `labels`, int32 `[n, labels_per_image]`,
+    padded with -1.
     """
 
-    name: str
-    split: str
     num_classes: int
     class_names: tuple[str, ...]  # in the order of the labels
     labels_per_image: int  # the most that an image can have
@@ -63,7 +61,7 @@ def open_dataset(name: str, split: str, data_dir: str, *, fraction: float = 1.0)
     if kind == "folder":
         images = folder.FolderRecords(pathlib.Path(path).expanduser(), split)
         names = tuple(images.class_names)
-        return Dataset(name, split, len(names), names, 1, _subset(images, fraction), folder.parse)
+        return Dataset(len(names), names, 1, _subset(images, fraction), folder.parse)
     row, info = _find_dataset(name, data_dir or tfds.core.constants.get_default_data_dir())
 
     def parse(examples: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -83,16 +81,13 @@ def open_dataset(name: str, split: str, data_dir: str, *, fraction: float = 1.0)
             f"Expected {row.num_classes} class names in {info.data_dir}; got {len(class_names)}. "
             "Prepare the dataset again."
         )
-    return Dataset(name, split, row.num_classes, class_names, row.max_labels, records, parse)
+    return Dataset(row.num_classes, class_names, row.max_labels, records, parse)
 
 
 def cached(dataset: Dataset, cache: str, indices: np.ndarray) -> Dataset:
-    """Returns the dataset, with the examples at `indices` held in memory if `cache` is "raw".
+    """Returns the dataset: unchanged if `cache` is "none", held in memory if it is "raw".
 
-    Args:
-      dataset: the dataset.
-      cache: "raw" to hold the encoded examples in memory, "none" to return the dataset unchanged.
-      indices: int64 `[n]`; with "raw", no other example can be read afterwards.
+    "raw" reads the encoded examples at `indices` (int64 `[n]`); no others can be read afterwards.
 
     Raises:
       ValueError: `cache` is unknown, or the examples do not fit into memory.
@@ -190,7 +185,7 @@ def _not_prepared(
 
 def _tfds_command(tfds_name: str, data_dir: str) -> str:
     """Returns the shell command with which TFDS downloads a dataset and writes it to `data_dir`."""
-    # `tfds build` does not start without Apache Beam, which nothing else here needs
+    # `tfds build` does not start without Apache Beam and mlcroissant, which TFDS does not install
     # (https://github.com/tensorflow/datasets/issues/5463).
     file_format = "tfrecord" if "://" in data_dir else "array_record"
     builder = f"{json.dumps(tfds_name)}, data_dir={json.dumps(data_dir)}"

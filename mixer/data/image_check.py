@@ -15,13 +15,7 @@ _HEADER_SIZE = 32
 def check_size(encoded: tf.Tensor) -> tf.Operation | None:
     """Returns an op that fails if the header of an image claims more than `MAX_PIXELS`.
 
-    Decoding must depend on it. Returns None in eager mode, where the check has already run.
-
-    Args:
-      encoded: the bytes of the image, a string scalar.
-
-    Raises:
-      tf.errors.InvalidArgumentError: in eager mode, the image claims too many pixels.
+    Decoding must depend on it. In eager mode, returns None or raises InvalidArgumentError at once.
     """
     shape = tf.cond(
         tf.io.is_jpeg(encoded),
@@ -48,9 +42,7 @@ def size_problem(num_bytes: int) -> str:
 def image_problem(content: bytes, check: str = "decode") -> str:
     """Returns what is wrong with a JPEG or PNG, to follow its name; "" if nothing is.
 
-    Args:
-      content: the bytes of the file.
-      check: "decode" to read all of it, "header" to read only its header and end marker.
+    "decode" reads all of it, "header" only its header and end marker.
     """
     if content.startswith(b"\xff\xd8\xff"):
         kind, is_whole = "JPEG", _is_whole_jpeg

@@ -32,8 +32,10 @@ _MAX_REPLACEMENTS = 100  # tried for one damaged example before giving up
 class TrainInput:
     """This process's training batches, from any step onwards.
 
-    An example's augmentation is seeded with (seed, position of the example in the whole run), so it
-    differs from epoch to epoch.
+    `preprocess` turns (encoded image, seed) into pixels. The seed is (the seed of `order`, the
+    position of the example in the whole run), so it differs from epoch to epoch. `rows` (int64
+    `[n]`) are the rows of the global batch that this process feeds; `prefetch` batches are prepared
+    ahead.
     """
 
     def __init__(
@@ -45,15 +47,6 @@ class TrainInput:
         rows: np.ndarray,
         prefetch: int,
     ):
-        """Stores the parts of the pipeline; nothing is read yet.
-
-        Args:
-          dataset: the training split.
-          order: which examples each step takes, and the seed of the augmentation.
-          preprocess: from (encoded image, seed) to pixels.
-          rows: the rows of the global batch that this process feeds, int64 `[n]`.
-          prefetch: how many batches to prepare ahead.
-        """
         self._dataset = dataset
         self._order = order
         self._preprocess = preprocess
@@ -63,11 +56,9 @@ class TrainInput:
     def from_step(self, first_step: int, on_damage: OnDamage | None = None) -> Iterator[HostBatch]:
         """Yields the batches of steps `first_step`, `first_step + 1`, ... endlessly.
 
-        Args:
-          first_step: the step of the first batch.
-          on_damage: if given, each damaged example is replaced by the next intact one in the
-            dataset, and `on_damage(step, descriptions)` is called before the batch is yielded. The
-            replacement is a function of the step, like the rest of the batch.
+        With `on_damage`, the next intact example of the dataset replaces a damaged one, and
+        `on_damage(step, descriptions)` is called before the batch is yielded. The replacement is a
+        function of the step, like the rest of the batch.
 
         Raises:
           DamagedExample: an example is damaged and `on_damage` is None, or too many in a row are.
@@ -141,7 +132,11 @@ class TrainInput:
 
 
 class EvalInput:
-    """This process's evaluation batches of one split."""
+    """This process's evaluation batches of one split.
+
+    `rows` (int64 `[n]`) are the rows of each global batch of `batch_size` that this process feeds;
+    `prefetch` batches are prepared ahead. `cache` keeps all pixels in memory after the first pass.
+    """
 
     def __init__(
         self,
@@ -153,16 +148,6 @@ class EvalInput:
         prefetch: int,
         cache: bool,
     ):
-        """Builds the pipeline; nothing is read yet.
-
-        Args:
-          dataset: the split.
-          preprocess: from encoded image to pixels.
-          batch_size: the size of the global batch.
-          rows: the rows of the global batch that this process feeds, int64 `[n]`.
-          prefetch: how many batches to prepare ahead.
-          cache: whether to keep all pixels in memory after the first pass.
-        """
         num_examples = len(dataset.records)
 
         def read(batch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -30,14 +30,8 @@ def make_train_preprocess(
 ) -> TrainPreprocess:
     """Returns the training function (encoded image, seed `[2]`) -> uint8 `[size, size, 3]`.
 
-    It crops, then flips, then applies RandAugment.
-
-    Args:
-      size: the side of the result in pixels; `crop` must produce it.
-      crop: `inception_crop(...)` or `random_crop(...)`.
-      flip: whether to mirror half of the images left to right.
-      randaugment_layers: ops per image; 0 for none.
-      randaugment_magnitude: their strength.
+    It applies `crop` (`inception_crop` or `random_crop` of `size` pixels), then `flip` (half of the
+    images, left to right), then RandAugment with that many layers (0 for none) and that magnitude.
 
     Raises:
       ValueError: a number is negative.
@@ -151,12 +145,8 @@ def inception_crop(size: int, *, area: tuple[float, float]) -> TrainCrop:
 def random_crop(size: int, *, resize: int) -> TrainCrop:
     """Returns the fine-tuning crop: a random `size` x `size` part of the resized image.
 
-    Resizing keeps the aspect ratio. It is bilinear, because small images are enlarged, with
-    antialiasing for the large ones.
-
-    Args:
-      size: the side of the result in pixels.
-      resize: the length to which the shorter side is resized, in pixels.
+    The shorter side is first resized to `resize` pixels, with the aspect ratio kept. Resizing is
+    bilinear, because small images are enlarged, with antialiasing for the large ones.
 
     Raises:
       ValueError: `size` is larger than `resize`.

@@ -154,18 +154,13 @@ class RandomSubset:
 
 
 class CachedRecords:
-    """Examples held in memory, encoded as on disk."""
+    """Examples held in memory, encoded as on disk; only those at `indices` (int64 `[n]`)."""
 
     def __init__(self, records: Records, indices: np.ndarray, report: Callable[[str], None]):
-        """Reads the examples into memory.
-
-        Args:
-          records: where the examples are.
-          indices: which of them to hold, int64 `[n]`; no other can be read.
-          report: called with a line of text before reading.
+        """Reads the examples, after a line of text to `report`.
 
         Raises:
-          ValueError: the examples do not fit into 80% of the free memory.
+          ValueError: they do not fit into 80% of the free memory.
         """
         size = round(records.num_bytes() * len(indices) / len(records))
         free = psutil.virtual_memory().available

@@ -33,12 +33,7 @@ class TFRecords:
     """The serialized examples in TFRecord files."""
 
     def __init__(self, files: Files, cache_dir: pathlib.Path | None = None):
-        """Loads the index, or makes it on first use.
-
-        Args:
-          files: the files of the split.
-          cache_dir: where to store the index if it cannot be stored next to the data; by default,
-            `mixer` in the user's cache directory.
+        """Loads the index, or makes it and stores it next to the data or in `cache_dir`.
 
         Raises:
           DamagedExample: the headers are damaged, or the number of records is wrong.

@@ -72,7 +72,11 @@ class Progress(rich.progress.Progress):
 
 
 class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Turns images into examples and fills in the report; TFDS sorts and writes the examples."""
+    """Turns images into examples and counts them in `report`; TFDS sorts and writes them.
+
+    `classes` is grouped by split; `report` lists all splits and classes. `num_shards` and `check` are
+    those of `ingest_images`; `fail` makes an unreadable image an error.
+    """
 
     VERSION = tfds.core.Version(VERSION)
 
@@ -88,18 +92,6 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         check: str,
         fail: bool,
     ):
-        """Stores the request; `write` does the work.
-
-        Args:
-          name: the name of the dataset.
-          data_dir: the folder in which TFDS makes DATA_DIR/`name`/VERSION.
-          classes: where the images are, grouped by split.
-          report: lists the splits and classes; the counts and the unreadable files are added to it.
-          progress: the display, already started.
-          num_shards: files per split; None lets TFDS choose.
-          check: how thoroughly images are checked, "decode" or "header".
-          fail: whether an unreadable image is an error.
-        """
         self.name = name
         self._classes = classes
         self._report = report

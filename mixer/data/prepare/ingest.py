@@ -17,9 +17,6 @@ from mixer.data.table import DATASETS
 from mixer.errors import nearest
 from mixer.runtime.file_lock import file_lock
 
-# TFDS sorts datasets that do not fit into memory through a thousand files, all open at once.
-_OPEN_FILES = 4096
-
 
 def ingest_images(
     source: str,
@@ -187,7 +184,6 @@ def _check_disk(root: pathlib.Path, num_bytes: int) -> None:
 
 
 def _allow_open_files() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    """Raises the soft limit: TFDS sorts large datasets through a thousand files open at once."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
