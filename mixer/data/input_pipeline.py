@@ -18,7 +18,7 @@ from mixer.data.order import ExampleOrder
 from mixer.data.preprocess import EvalPreprocess, TrainPreprocess
 from mixer.data.records import DamagedExample
 
-# Otherwise TensorFlow would reserve the memory that JAX needs.
+# TensorFlow would otherwise reserve the GPU memory that JAX needs.
 tf.config.set_visible_devices([], "GPU")
 
 OnDamage = Callable[[int, list[str]], None]
@@ -32,10 +32,9 @@ _MAX_REPLACEMENTS = 100  # tried for one damaged example before giving up
 class TrainInput:
     """This process's training batches, from any step onwards.
 
-    `preprocess` turns (encoded image, seed) into pixels. The seed is (the seed of `order`, the
-    position of the example in the whole run), so it differs from epoch to epoch. `rows` (int64
-    `[n]`) are the rows of the global batch that this process feeds; `prefetch` batches are prepared
-    ahead.
+    `preprocess` turns (encoded image, seed) into pixels. The seed is (`order.seed`, position of the
+    example in the whole run), so a repeated example is augmented differently. `rows` (int64 `[n]`)
+    are the rows of the global batch that this process feeds. `prefetch` batches are prepared ahead.
     """
 
     def __init__(
@@ -134,7 +133,7 @@ class TrainInput:
 class EvalInput:
     """This process's evaluation batches of one split.
 
-    `rows` (int64 `[n]`) are the rows of each global batch of `batch_size` that this process feeds;
+    `rows` (int64 `[n]`) are the rows of each global batch of `batch_size` that this process feeds.
     `prefetch` batches are prepared ahead. `cache` keeps all pixels in memory after the first pass.
     """
 
@@ -200,7 +199,7 @@ class EvalInput:
 
 
 def _closed_at_exit(batches: Generator[HostBatch, None, None]) -> Iterator[HostBatch]:
-    """Returns the generator, to be closed at exit: tf.data's threads deadlock a later shutdown."""
+    """Returns the generator, to be closed at exit: otherwise tf.data's threads block shutdown."""
     atexit.register(_close, weakref.ref(batches))
     return batches
 
@@ -214,7 +213,7 @@ def _close(reference: weakref.ref[Generator[HostBatch, None, None]]) -> None:
 def _damage(
     dataset: Dataset, index: int, preprocess: Callable[..., tf.Tensor], *seed: tf.Tensor
 ) -> str | None:
-    """Returns the place of an example and what is wrong with it, or None if nothing is."""
+    """Returns where an example is and what is wrong with it, or None if it is intact."""
     try:
         (example,) = dataset.records.read(np.array([index]))
         preprocess(dataset.parse(tf.constant([example]))["image"][0], *seed)

@@ -35,7 +35,7 @@ class Records(Protocol):
         ...
 
     def locate(self, index: int) -> str:
-        """Returns the file of an example and its position in it, as text for people."""
+        """Returns the file of an example and its position in it, for error messages."""
         ...
 
     def num_bytes(self) -> int:
@@ -73,7 +73,7 @@ class Files:
         return file, index - before + self.instructions[file].skip
 
     def locate(self, index: int) -> str:
-        """Returns the same as text for people."""
+        """Returns the file of an example and its position in it, for error messages."""
         file, position = self.position(index)
         return f"record {position} of {self.paths[file]}"
 
@@ -157,7 +157,7 @@ class CachedRecords:
     """Examples held in memory, encoded as on disk; only those at `indices` (int64 `[n]`)."""
 
     def __init__(self, records: Records, indices: np.ndarray, report: Callable[[str], None]):
-        """Reads the examples, after a line of text to `report`.
+        """Passes a line of text to `report`, then reads the examples.
 
         Raises:
           ValueError: they do not fit into 80% of the free memory.

@@ -18,7 +18,7 @@ from mixer.data.prepare.report import IngestReport
 from mixer.data.prepare.sources import ClassFiles, checked_images, tar_problem
 
 VERSION = "1.0.0"
-_MAX_UNREADABLE = 10  # the build stops at this number, before it reads the rest of a broken source
+_MAX_UNREADABLE = 10  # a source with this many is broken, and not read to its end
 _SECONDS_PER_LINE = 5.0
 
 
@@ -74,8 +74,8 @@ class Progress(rich.progress.Progress):
 class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Turns images into examples and counts them in `report`; TFDS sorts and writes them.
 
-    `classes` is grouped by split; `report` lists all splits and classes. `num_shards` and `check` are
-    those of `ingest_images`; `fail` makes an unreadable image an error.
+    `classes` is grouped by split; `report` lists all splits and classes. `num_shards` and `check`
+    are those of `ingest_images`; `fail` makes an unreadable image an error.
     """
 
     VERSION = tfds.core.Version(VERSION)
