@@ -141,7 +141,7 @@ def test_randaugment_comes_last(encoded):
 
 @pytest.mark.parametrize("area", [(0.5,), (0.0, 1.0), (0.6, 0.5), (0.5, 1.1)])
 def test_areas_that_are_no_range_are_refused(area):
-    with pytest.raises(ValueError, match="0 < least <= most <= 1; got"):
+    with pytest.raises(ValueError, match="0 < smallest <= largest <= 1; got"):
         inception_crop(16, area=area)
 
 

@@ -211,7 +211,7 @@ def test_bad_arguments_are_named(small):
         apply_op(small, "Sharpnes", 10)
     with pytest.raises(ValueError, match="magnitude of at least 0; got -1"):
         apply_op(small, "Rotate", -1)
-    with pytest.raises(ValueError, match="Cutout needs cutout_center"):
+    with pytest.raises(ValueError, match="Expected cutout_center"):
         apply_op(small, "Cutout", 10)
     with pytest.raises(ValueError, match="num_layers of at least 0; got -1"):
         randaugment(small, num_layers=-1, magnitude=10, seed=tf.constant([0, 0]))
