@@ -1,4 +1,4 @@
-"""Every row of the table of datasets runs, on mock data that TFDS makes from its own metadata."""
+"""Every row of the table of datasets works, on mock data that TFDS makes from its own metadata."""
 
 import dataclasses
 import hashlib
@@ -99,7 +99,7 @@ def test_versions_can_be_named_and_the_newest_is_the_default(tmp_path, write_moc
         ("folder:/nowhere", "/nowhere/train/CLASS.*there is no such folder"),
     ],
 )
-def test_what_is_not_there_is_said_with_how_to_get_it(name, message, tmp_path):
+def test_a_missing_dataset_is_an_error_that_says_how_to_get_it(name, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         open_dataset(name, "train", str(tmp_path))
 
@@ -114,7 +114,7 @@ def write_tar(path: pathlib.Path, members: dict[str, bytes]) -> bytes:
 
 
 def write_cifar10(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten images per file, and their checksum in the place of the real one."""
+    """Ten images per file; their checksum replaces the real one."""
     files = {f"data_batch_{number}.bin": number for number in range(1, 6)} | {"test_batch.bin": 6}
     content = {
         name: b"".join(bytes([i]) + bytes([n]) * 3072 for i in range(10))
@@ -159,7 +159,7 @@ def test_the_command_in_the_error_prepares_the_dataset(
     message = str(caught.value)
     assert ("put ILSVRC2012_img_train.tar and " in message) == (name == "imagenet2012")
     assert (f"into {data_dir}/downloads/manual, then " in message) == (name == "imagenet2012")
-    # TFDS looks there for what it would download, too.
+    # TFDS also looks there for files that it would otherwise download.
     (data_dir / "downloads" / "manual").mkdir(parents=True)
     write_archives(data_dir / "downloads" / "manual", monkeypatch)
     python, option, program = shlex.split(message.splitlines()[-1])
@@ -183,7 +183,7 @@ file_format="tfrecord").download_and_prepare()'"""
     assert str(caught.value).endswith(expected)
 
 
-def test_another_list_of_classes_is_refused(tmp_path):
+def test_a_different_class_list_is_refused(tmp_path):
     features = tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(4, 4, 3)),
@@ -256,9 +256,7 @@ def test_a_cache_that_would_not_fit_is_refused(data_dir, monkeypatch):
         ("label.labels.txt", "a\n" * 11, "Expected 10 class names in .*digits.*; got 11"),
     ],
 )
-def test_metadata_that_are_not_those_of_tfds_are_refused(
-    name, content, message, data_dir, tmp_path
-):
+def test_foreign_metadata_are_refused(name, content, message, data_dir, tmp_path):
     copy = shutil.copytree(data_dir, tmp_path / "data")
     (copy / "digits" / "1.0.0" / name).write_text(content)
     with pytest.raises(ValueError, match=message):

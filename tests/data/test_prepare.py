@@ -152,7 +152,7 @@ def test_tar_files_are_read_without_unpacking(ingest, tmp_path):
     }
 
 
-def test_tar_files_in_split_folders_beside_class_folders(ingest, source):
+def test_tar_files_next_to_class_folders_in_a_split(ingest, source):
     write_tar(source / "train" / "fox.tar", {"0.jpg": encode(30)})
     assert ingest(source).splits == {"test": 2, "train": 9}
 
@@ -167,7 +167,7 @@ def test_a_member_that_points_outside_is_refused(ingest, tmp_path, name, unreada
 
 
 def spoil(source: pathlib.Path) -> dict[str, str]:
-    """Adds unreadable files; returns what is said of them."""
+    """Adds unreadable files; returns file name -> how the reason begins."""
     folder = source / "train" / "cat"
     write(folder / "cut.jpg", encode(20)[:-40])
     write(folder / "cut.png", encode(21, "PNG")[:-40])
@@ -222,7 +222,7 @@ def test_a_tar_file_that_was_cut_short_is_unreadable(ingest, tmp_path, kept):
 def test_a_tar_file_that_cannot_be_opened_is_unreadable(ingest, tmp_path):
     write_tar(tmp_path / "source" / "n01.tar", {"0.jpg": encode(0)})
     path = tmp_path / "source" / "n02.tar"
-    path.symlink_to("nowhere")  # as root, who may read everything, sees it too
+    path.symlink_to("nowhere")  # unreadable even for root
     with pytest.raises(ValueError, match="n02.tar cannot be read: No such file.*\n.*=skip"):
         ingest(tmp_path / "source")
     assert not (tmp_path / "data" / "pets").exists()
@@ -292,7 +292,7 @@ def test_links_and_second_members_of_a_name_are_unreadable(ingest, tmp_path):
         (["cat/0.jpg"], {"check": "none"}, "to be decode or header; got 'none'"),
     ],
 )
-def test_what_cannot_be_made_a_dataset_is_refused(ingest, tmp_path, files, options, message):
+def test_bad_sources_and_arguments_are_refused(ingest, tmp_path, files, options, message):
     (tmp_path / "source").mkdir()
     for file in files:
         write(tmp_path / "source" / file, encode(0))
@@ -301,7 +301,7 @@ def test_what_cannot_be_made_a_dataset_is_refused(ingest, tmp_path, files, optio
     assert not list(tmp_path.glob("data/pets"))
 
 
-def test_a_source_that_is_not_there_and_a_remote_place_are_refused(tmp_path):
+def test_a_missing_source_and_a_remote_destination_are_refused(tmp_path):
     with pytest.raises(ValueError, match="Expected a folder of images; got .*nowhere"):
         prepare.ingest_images(str(tmp_path / "nowhere"), "pets", data_dir=str(tmp_path))
     with pytest.raises(ValueError, match="a local data_dir, .* got gs://bucket"):
@@ -374,7 +374,7 @@ def open_when_read(fifo: pathlib.Path, process: subprocess.Popen) -> int:
     while True:
         try:
             return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:  # nobody reads yet
+        except OSError:  # no reader yet
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -396,7 +396,7 @@ def test_after_a_kill_the_same_command_starts_again(ingest, source, tmp_path):
     assert len(read_back(report.path, "train")) == 8
 
 
-def test_the_place_is_locked_before_the_source_is_looked_at(ingest, source, tmp_path, monkeypatch):
+def test_the_destination_is_locked_before_the_source_is_read(ingest, source, tmp_path, monkeypatch):
     folder = tmp_path / "data" / "pets"
     refusals = []
 
@@ -421,7 +421,7 @@ def test_an_interrupt_leaves_nothing_behind(source, tmp_path):
         assert not (tmp_path / "data" / "pets").exists()
 
 
-def test_class_names_come_one_a_line(tmp_path):
+def test_class_names_are_read_one_per_line(tmp_path):
     (tmp_path / "classes.txt").write_text("dog \n\ncat\r\n")
     assert prepare.read_class_names(str(tmp_path / "classes.txt")) == ["dog", "cat"]
 

@@ -62,7 +62,7 @@ def test_every_percentage_is_rounded_as_tfds_does(size, monkeypatch):
 
 @pytest.mark.parametrize("split", ["train", "test", "train[:37%]", "train[-5:]", "train+test"])
 @pytest.mark.parametrize("fraction", [1.0, 0.3, 0.0001])
-def test_the_count_is_that_of_the_dataset_on_disk(split, fraction, data_dir):
+def test_the_count_equals_that_of_the_dataset_on_disk(split, fraction, data_dir):
     records = open_dataset("digits", split, data_dir, fraction=fraction).records
     assert num_examples("digits", split, fraction) == len(records)
 
