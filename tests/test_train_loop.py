@@ -1,5 +1,8 @@
 """The loop as a whole, in process: resumed = uninterrupted, refusals, non-finite losses."""
 
+import contextlib
+import dataclasses
+import io
 import json
 import pathlib
 import shutil
@@ -24,6 +27,7 @@ from mixer.runtime.workdir_lock import workdir_lock
 from mixer.sharding import create_mesh
 from mixer.train_loop import create_training
 
+pytestmark = pytest.mark.usefixtures("quick_compilation_of_file", "no_pictures")
 TIMED = ("images_per_second_per_core", "train_seconds", "core_days")
 
 
@@ -41,10 +45,29 @@ def read_state(config, workdir: pathlib.Path, step: int):
     return jax.device_get(restore(workdir / "checkpoints", step, training.abstract_state))
 
 
-def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits_config):
-    digits_config.checkpoint_every = 10  # not a multiple of log_every: mid-window
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    train_loop.train(digits_config, whole)
+@dataclasses.dataclass
+class FinishedRun:
+    workdir: pathlib.Path
+    result: dict[str, float]
+    shown: str
+    beats: int
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory, make_digits_config, quick_compilation_of_file) -> FinishedRun:
+    """A run of `digits_config`; copy its workdir before a change."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    beat, beats = Watchdog.beat, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Watchdog, "beat", lambda dog: beats.append(beat(dog)))
+        with contextlib.redirect_stdout(io.StringIO()) as shown:
+            result = train_loop.train(make_digits_config(), workdir)
+    return FinishedRun(workdir, result, shown.getvalue(), len(beats))
+
+
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits_config, finished_run):
+    assert digits_config.checkpoint_every % digits_config.log_every  # resumed in mid-window
+    whole, resumed = finished_run.workdir, tmp_path / "resumed"
     shutil.copytree(whole, resumed)
     shutil.rmtree(resumed / "checkpoints" / "20")
     train_loop.train(digits_config, resumed)
@@ -58,35 +81,31 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits_con
     assert read_lines(resumed) == lines
 
 
-def test_what_a_run_writes(tmp_path, digits_config, capsys, monkeypatch):
-    beat, beats = Watchdog.beat, []
-    monkeypatch.setattr(Watchdog, "beat", lambda dog: beats.append(beat(dog)))
-    result = train_loop.train(digits_config, tmp_path)
-    assert len(beats) == 20 + 6  # steps, and batches of the evaluation
+def test_what_a_run_writes(finished_run):
+    workdir, result, shown = finished_run.workdir, finished_run.result, finished_run.shown
+    assert finished_run.beats == 20 + 6  # steps, and batches of the evaluation
     assert result["test/count"] == 364
-    assert json.loads((tmp_path / "config.json").read_text())["model"]["hidden_dim"] == 16
-    assert (tmp_path / "curves.png").stat().st_size > 10_000
-    assert (tmp_path / "train_images.png").stat().st_size > 10_000
-    assert list(tmp_path.glob("events.out.tfevents.*"))
-    lines = read_metrics(tmp_path)
+    assert json.loads((workdir / "config.json").read_text())["model"]["hidden_dim"] == 16
+    assert (workdir / "curves.png").stat().st_size > 10_000
+    assert (workdir / "train_images.png").stat().st_size > 10_000
+    assert list(workdir.glob("events.out.tfevents.*"))
+    lines = read_metrics(workdir)
     assert set(lines[0]) == {"step", "loss", "grad_norm", "learning_rate", *TIMED}
     assert set(lines[-1]) == {"step", "test/top1", "test/loss", "test/count"}
     # learning rate of the 4th update with 5 warm-up steps, then of the last one
     assert lines[0]["learning_rate"] == pytest.approx(3e-3 * 3 / 5)
     assert lines[-2]["learning_rate"] == pytest.approx(1e-5 + (3e-3 - 1e-5) / 15, rel=1e-3)
-    shown = capsys.readouterr().out
     assert "| stem/kernel " in shown
     assert "step 20/20 | loss" in shown
     assert f"test top-1   {result['test/top1']:.2%} of 364 images" in shown
-    assert str(tmp_path / "curves.png") in shown
+    assert str(workdir / "curves.png") in shown
 
 
 def test_the_flops_of_the_model_over_the_peak_of_a_known_chip(tmp_path, digits_config, monkeypatch):
     monkeypatch.setitem(CHIPS, jax.devices()[0].device_kind, Chip(1e9, 1, cores=2))
-    digits_config.num_epochs = 8 * 64 / 1433
     train_loop.train(digits_config, tmp_path)
     lines = [line for line in read_metrics(tmp_path) if "loss" in line]
-    assert [line["step"] for line in lines] == [4, 8]
+    assert [line["step"] for line in lines] == [4, 8, 12, 16, 20]
     # 16 patches of 4 x 4 x 3 and 16 channels; 2 blocks with MLPs of 8 and 32; 10 classes
     block = 2 * 16 * 16 * 8 + 2 * 16 * 16 * 32
     flops = 3 * 2 * (16 * 16 * (4 * 4 * 3) + 2 * block + 16 * 10)
@@ -96,12 +115,11 @@ def test_the_flops_of_the_model_over_the_peak_of_a_known_chip(tmp_path, digits_c
         assert line["core_days"] == pytest.approx(line["train_seconds"] * 8 * 2 / 86400)
 
 
-def test_a_finished_run_only_reports(tmp_path, digits_config, capsys):
-    first = train_loop.train(digits_config, tmp_path)
-    before = (tmp_path / "metrics.jsonl").read_bytes()
-    capsys.readouterr()
-    assert train_loop.train(digits_config, tmp_path) == first
-    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+def test_a_finished_run_only_reports(tmp_path, digits_config, finished_run, capsys):
+    workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
+    assert train_loop.train(digits_config, workdir) == finished_run.result
+    metrics = [path / "metrics.jsonl" for path in (workdir, finished_run.workdir)]
+    assert metrics[0].read_bytes() == metrics[1].read_bytes()
     assert "Resuming" in capsys.readouterr().out
 
 
@@ -146,21 +164,20 @@ def test_a_run_that_lacks_its_last_evaluation_alone_compiles_no_step(
     assert train_loop.train(digits_config, tmp_path)["test/count"] == 364
 
 
-def test_a_changed_config_is_refused_and_nothing_overwritten(tmp_path, digits_config):
-    digits_config.num_epochs = 4 * 64 / 1433
-    digits_config.optimizer.warmup_steps = 1
-    train_loop.train(digits_config, tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.glob("*.json*")}
+def test_a_changed_config_is_refused_and_nothing_overwritten(tmp_path, digits_config, finished_run):
+    workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
+    before = {path: path.read_bytes() for path in workdir.glob("*.json*")}
     digits_config.optimizer.learning_rate = 1e-4
     digits_config.train_split = "train[:90%]"
     digits_config.log_every = 1
     with pytest.raises(ValueError, match=r"(?s)learning_rate: 0.003 before, 0.0001 now.*train"):
-        train_loop.train(digits_config, tmp_path)
-    assert {path: path.read_bytes() for path in tmp_path.glob("*.json*")} == before
-    digits_config.num_epochs = 8 * 64 / 1289  # 8 steps of the smaller split
-    train_loop.train(digits_config, tmp_path, allow_config_change=True)
-    assert [line["step"] for line in read_metrics(tmp_path)] == [4, 4, 5, 6, 7, 8, 8]
-    assert json.loads((tmp_path / "config.json").read_text())["optimizer"]["learning_rate"] == 1e-4
+        train_loop.train(digits_config, workdir)
+    assert {path: path.read_bytes() for path in workdir.glob("*.json*")} == before
+    digits_config.num_epochs = 24 * 64 / 1289  # 24 steps of the smaller split
+    train_loop.train(digits_config, workdir, allow_config_change=True)
+    steps = [line["step"] for line in read_metrics(workdir)]
+    assert steps == [4, 8, 12, 16, 20, 20, 21, 22, 23, 24, 24]
+    assert json.loads((workdir / "config.json").read_text())["optimizer"]["learning_rate"] == 1e-4
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_config, monkeypatch):
@@ -189,17 +206,15 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_co
 
 
 def test_other_data_are_refused_and_so_is_a_second_run_in_the_workdir(
-    tmp_path, digits_config, monkeypatch
+    tmp_path, digits_config, finished_run, monkeypatch
 ):
-    digits_config.num_epochs = 2 * 64 / 1433
-    digits_config.optimizer.warmup_steps = 1
-    train_loop.train(digits_config, tmp_path)
+    workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
     with monkeypatch.context() as patch:
         patch.setattr(Files, "fingerprint", lambda files: "replaced")
         with pytest.raises(ValueError, match=r"train: '[0-9a-f]{16}' before, 'replaced' now"):
-            train_loop.train(digits_config, tmp_path)
-    with workdir_lock(tmp_path), pytest.raises(ValueError, match="Another run is at work in"):
-        train_loop.train(digits_config, tmp_path)
+            train_loop.train(digits_config, workdir)
+    with workdir_lock(workdir), pytest.raises(ValueError, match="Another run is at work in"):
+        train_loop.train(digits_config, workdir)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,14 +24,11 @@ import pytest
 from ml_collections import ConfigDict
 from test_damage import edit_meta, files_of, largest_data, put, truncate
 
-from mixer import build, train_loop
+from mixer import train_loop
 from mixer.checkpoint import format as checkpoint_format
 from mixer.checkpoint.format import read_checkpoint
 from mixer.checkpoint.save import Checkpoints
-from mixer.config import ConfigReader
-from mixer.reporting import pictures
 from mixer.reporting.metrics import read_metrics
-from mixer.sharding import create_mesh
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 OF_THE_CLOCK = ("images_per_second_per_core", "train_seconds", "core_days")
@@ -45,49 +42,36 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def parts_built_once() -> Iterator[None]:
-    """Lets the runs of this file share what does not depend on checkpoints."""
+def make_config(make_digits_config, parts_built_once) -> Callable[[], ConfigDict]:
+    def make() -> ConfigDict:
+        config = make_digits_config()
+        config.num_epochs = 15 * 64 / 1433
+        config.eval_every = 15
+        config.checkpoint_every = 5
+        config.keep_checkpoints = 3
+        config.model.hidden_dim = 64  # so that most bytes of a checkpoint are those of arrays
+        config.model.channels_mlp_dim = 256
+        return config
 
-    def once(function: Callable) -> Callable:
-        results: list[Any] = []
-
-        def first_result(*args: object, **kwargs: object) -> object:
-            if not results:
-                results.append(function(*args, **kwargs))
-            return results[0]
-
-        return first_result
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "create_mesh", lambda **sizes: create_mesh(jax.devices()[:1]))
-        for module, name in (
-            (build, "build_data"),
-            (train_loop, "create_training"),
-            (train_loop, "_compile"),
-        ):
-            patch.setattr(module, name, once(getattr(module, name)))
-        patch.setattr(ConfigReader, "check_all_read", lambda cfg: None)
-        for name in ("draw_images", "draw_curves"):
-            patch.setattr(pictures, name, lambda *args: None)
-        yield
+    return make
 
 
 @pytest.fixture
-def config(digits_config, parts_built_once) -> ConfigDict:
-    digits_config.num_epochs = 15 * 64 / 1433
-    digits_config.eval_every = 15
-    digits_config.checkpoint_every = 5
-    digits_config.keep_checkpoints = 3
-    digits_config.model.hidden_dim = 64  # so that most bytes of a checkpoint are those of arrays
-    digits_config.model.channels_mlp_dim = 256
-    return digits_config
+def config(make_config) -> ConfigDict:
+    return make_config()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make_config, tmp_path_factory) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("runs") / "undisturbed"
+    train_loop.train(make_config(), workdir)
+    return workdir
 
 
 @pytest.fixture
-def whole(config, tmp_path) -> pathlib.Path:
-    """The workdir of an undisturbed run."""
-    train_loop.train(config, tmp_path / "whole")
-    return tmp_path / "whole"
+def whole(undisturbed, tmp_path) -> pathlib.Path:
+    """A copy of the workdir of an undisturbed run."""
+    return shutil.copytree(undisturbed, tmp_path / "whole")
 
 
 def interrupted(whole: pathlib.Path, name: str = "interrupted") -> pathlib.Path:

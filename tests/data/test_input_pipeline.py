@@ -278,7 +278,7 @@ from mixer.data.preprocess import (inception_crop, make_eval_preprocess, make_tr
 
 dataset = open_dataset("digits", "train", sys.argv[1])
 read = dataset.records.read
-dataset.records.read = lambda indices: (time.sleep(1), read(indices))[1]  # one read is in progress
+dataset.records.read = lambda indices: (time.sleep(0.3), read(indices))[1]  # a read in progress
 options = {"rows": np.arange(8), "prefetch": 20}
 preprocess = make_train_preprocess(
     size=8, crop=inception_crop(8, area=(0.3, 1.0)), flip=True,

@@ -88,7 +88,9 @@ def test_plain_flax_is_the_same_function(tiny_mixer):
     np.testing.assert_allclose(jax.jit(plain.apply)({"params": params}, images), ours, atol=1e-6)
 
 
-def test_training_is_compared_with_plain_flax(monkeypatch):  # inference: tests/test_scripts.py
+def test_training_is_compared_with_plain_flax(  # inference: tests/test_scripts.py
+    monkeypatch, quick_compilation
+):
     monkeypatch.setitem(VARIANTS, "tiny", SIZE | {"num_blocks": 1})
     report = peers.measure_peers(
         "tiny", peers=["plain_flax"], mode="train", seconds=0.01, windows=2, **WORK

@@ -148,6 +148,7 @@ def test_every_size_is_traced_without_data(name, size, steps, millions):
         ("pretrain_jft300m", 18_291 * math.log1p(math.exp(-10)) + 10),
     ],
 )
+@pytest.mark.usefixtures("quick_compilation", "no_pictures")
 def test_a_shrunken_copy_trains(name, first_loss, tmp_path, write_mock_dataset):
     config = get_config(name)
     write_mock_dataset(config.dataset, str(tmp_path), "array_record", 64)

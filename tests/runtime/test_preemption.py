@@ -83,7 +83,7 @@ def during_the_evaluation(monkeypatch):
 
 
 def test_a_run_stopped_in_every_phase_has_the_bits_of_an_undisturbed_one(
-    tmp_path, digits_config, monkeypatch, capfd
+    tmp_path, digits_config, parts_built_once, monkeypatch, capfd
 ):
     digits_config.checkpoint_every = 8
     digits_config.eval_every = 10
