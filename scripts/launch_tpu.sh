@@ -90,7 +90,7 @@ launch() { # starts the program unless it is already running
     local states
     states=$(worker_states) || true # a new slice has no worker script yet
     case $states in
-    *" running"*) note "A program is already running: following it" ;;
+    *" running"*) note "Found a running program: following it" ;;
     *) setup || return ;;
     esac
     start_program

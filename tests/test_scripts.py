@@ -282,7 +282,7 @@ def test_help_of_the_program():
         ),
         (
             ["--config=configs/pretrain_jft300m.py:L/16,14", "--workdir=w", "--config.data_dir=d"],
-            "The dataset 'jft300m' is not in d/jft300m",
+            "Expected the dataset 'jft300m' in d/jft300m",
         ),
         (["--config=configs/digits.py", "--workdir=w", "extra"], "Unexpected arguments: extra"),
     ],

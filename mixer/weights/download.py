@@ -1,20 +1,19 @@
 """Downloads one large file: resumable, checked, and published only once complete."""
 
-import contextlib
 import email.utils
-import fcntl
 import hashlib
 import os
 import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from typing import BinaryIO
 
 import requests
 import rich.console
 import rich.progress
+
+from mixer.runtime.file_lock import file_lock
 
 MIB = 2**20
 _CHUNK_BYTES = 2**18
@@ -40,7 +39,11 @@ def download(url: str, path: pathlib.Path, *, mebibytes: float | None = None) ->
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    with _open_alone(part) as file:
+
+    def wait() -> None:
+        print(f"Waiting for the process that writes {part}", file=sys.stderr, flush=True)
+
+    with file_lock(part, wait), part.open("ab") as file:
         if path.exists():  # downloaded by the process that held the lock
             part.unlink(missing_ok=True)
             return
@@ -59,18 +62,6 @@ def check_size(num_bytes: int, mebibytes: float | None) -> None:
     """
     if mebibytes is not None and round(num_bytes / MIB, 2) != mebibytes:
         raise ValueError(f"Expected a file of {mebibytes} MiB; got {num_bytes / MIB:.2f} MiB.")
-
-
-@contextlib.contextmanager
-def _open_alone(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """Opens the file to append to it, as the only process, for as long as it is open."""
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Waiting for the process that writes {path}", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
 
 
 def _complete(url: str, file: BinaryIO, mebibytes: float | None) -> None:

@@ -73,7 +73,7 @@ EPOCH_EDGES = (2, 3, 6, 7, 12, 13)
 
 @pytest.fixture(scope="module", params=["digits", "photos with RandAugment, in 8 stripes"])
 def start(request, data_dir, photos):
-    """Returns a function (step, rows) -> the augmented batches of a run from there on."""
+    """Returns a function (step, rows) -> the augmented batches of a run from that step onwards."""
     is_photos = request.param != "digits"
     name, split = (photos, "train") if is_photos else ("digits", "train[:52]")
     dataset = open_dataset(name, split, data_dir)
@@ -117,7 +117,7 @@ def test_a_batch_is_the_same_on_any_number_of_hosts(start, uninterrupted, hosts)
         assert_same(joined, uninterrupted[step])
 
 
-def test_another_seed_gives_another_batch_and_an_example_is_augmented_anew(batches_from):
+def test_another_seed_gives_another_batch_and_a_repeated_example_another_crop(batches_from):
     rows = np.arange(48)
     first, other = (batches_from(0, rows, 1, seed)[0] for seed in (0, 1))
     assert not np.array_equal(first["labels"], other["labels"])
@@ -203,7 +203,7 @@ def test_a_damaged_image_ends_the_run_with_its_name(damaged_folder):
         list(itertools.islice(damaged_input(damaged_folder).from_step(0), 5))
 
 
-def test_damaged_images_are_replaced_and_counted_on_request_the_same_at_any_start(damaged_folder):
+def test_damaged_images_are_replaced_and_reported_the_same_way_from_any_step(damaged_folder):
     found: dict[int, list[str]] = {}
     train = damaged_input(damaged_folder)
     whole = list(itertools.islice(train.from_step(0, found.__setitem__), 10))
@@ -232,7 +232,7 @@ def test_a_damaged_image_ends_an_evaluation_with_its_name(damaged_folder):
         list(evaluation.one_pass())
 
 
-def test_data_that_are_all_damaged_are_given_up(tmp_path):
+def test_a_dataset_of_damaged_images_is_given_up(tmp_path):
     folder = tmp_path / "train" / "class"
     folder.mkdir(parents=True)
     for number in range(40):
@@ -278,7 +278,7 @@ from mixer.data.preprocess import (inception_crop, make_eval_preprocess, make_tr
 
 dataset = open_dataset("digits", "train", sys.argv[1])
 read = dataset.records.read
-dataset.records.read = lambda indices: (time.sleep(0.3), read(indices))[1]  # one is under way
+dataset.records.read = lambda indices: (time.sleep(0.3), read(indices))[1]  # a read in progress
 options = {"rows": np.arange(8), "prefetch": 20}
 preprocess = make_train_preprocess(
     size=8, crop=inception_crop(8, area=(0.3, 1.0)), flip=True,
@@ -292,7 +292,7 @@ print(next(training)["images"].shape, next(evaluation)["images"].shape)
 """
 
 
-def test_iterators_that_are_still_there_do_not_keep_the_process_from_ending(data_dir):
+def test_open_iterators_do_not_keep_the_process_from_ending(data_dir):
     process = subprocess.Popen(
         [sys.executable, "-c", LEAVES_ITERATORS, data_dir],
         cwd=pathlib.Path(__file__).parent.parent.parent,

@@ -26,7 +26,7 @@ def test_several_keys_give_their_product(config):
         (["optimizer.learning_rate=0.1,"], "like the config's 0.03; got ''"),
         (["model.num_blocks=1.5"], "like the config's 2; got '1.5'"),
         (["flip=1"], "like the config's True; got '1'"),
-        (["crop_area=(0.1,1.0)"], "can be varied with sweep"),
+        (["crop_area=(0.1,1.0)"], "can be varied with SWEEP"),
     ],
 )
 def test_what_is_no_grid_of_the_config_is_refused(texts, message, config):

@@ -192,7 +192,7 @@ def test_an_interrupt_reaches_the_run(number, config_file, tmp_path):
 )
 def test_what_cannot_be_run_is_refused(flags, message, config_file, tmp_path):
     text = (tmp_path / "c.py").read_text()
-    (tmp_path / "d.py").write_text(text.partition("def sweep")[0])
+    (tmp_path / "d.py").write_text(text.partition("SWEEP")[0])
     result = run(*script("--workdir=w", *flags, program=None), cwd=tmp_path)
     assert result.returncode == 1
     assert message in result.stderr
