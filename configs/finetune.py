@@ -87,7 +87,7 @@ def get_config(what: str = "B/16,cifar10") -> ConfigDict:
     config.eval_resize = config.image_size if tiny else factor * 256
     config.batch_size = 64 if digits else 512  # section 3
     config.num_steps = steps
-    config.num_stripes = 8  # for 1, 2, 4 and 8 hosts the same batches
+    config.num_stripes = 8  # the same batches for 1, 2, 4 and 8 hosts
 
     config.train_crop = ConfigDict()
     if "inception_crop" in others:

@@ -15,7 +15,7 @@ Expected: the paper's Table 3, which is after fine-tuning on ImageNet at 224 pix
           There the core-days are extrapolated from JFT-300M; B/32 and L/32 have no row.
 Measured: not yet run
 
-The test results are of the first 51,200 images, which are not trained on; a dataset written by TFDS
+`minival` is the first 51,200 images, which are not trained on; a dataset written by TFDS
 or scripts/prepare_dataset.py is shuffled on disk, so they are of all classes.
 """
 
@@ -49,10 +49,10 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.eval_splits = ConfigDict({"minival": "train[:51200]"})
     config.image_size = 224  # section 3
     config.eval_crop = "resmall_crop"  # Appendix C: 224 of 256 pixels
-    config.eval_resize = 256
+    config.eval_resize = 256  # Appendix C
     config.batch_size = 4096  # section 3
     config.num_epochs = 300.0  # Table 4
-    config.num_stripes = 64  # for every number of hosts that divides 64 the same batches
+    config.num_stripes = 64  # the same batches for every number of hosts that divides 64
 
     config.train_crop = ConfigDict()
     config.train_crop.name = "inception_crop"
@@ -71,19 +71,19 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.model.head_bias_init = -10.0  # Source: the authors' public code
     config.model.dtype = "bfloat16"  # Deviation: the paper does not say
     # Saves 2 of 13 GiB per TPU v3 core for 1% of the time (docs/performance.md).
-    config.model.remat = "elementwise" if config.model.variant == "L/16" else "none"
+    config.model.remat = "elementwise" if size == "L/16" else "none"
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-3  # Table 4
     config.optimizer.warmup_steps = 10_000  # section 3
-    config.optimizer.decay = "linear"
+    config.optimizer.decay = "linear"  # section 3
     config.optimizer.end_learning_rate = 1e-5  # Source: the authors' public code
     config.optimizer.beta1 = 0.9  # section 3
-    config.optimizer.beta2 = 0.999
+    config.optimizer.beta2 = 0.999  # section 3
     config.optimizer.weight_decay = 0.1  # Table 4
     config.optimizer.clip_global_norm = 1.0  # section 3
-    config.optimizer.mu_dtype = "float32"
+    config.optimizer.mu_dtype = "float32"  # ours
 
     config.eval_every = 5000
     return config

@@ -21,7 +21,7 @@ Expected: the paper's Table 3, which is after fine-tuning on ImageNet at 224 pix
           L/32 has no row for 14 epochs.
 Measured: not yet run
 
-The test results are of the first 51,200 images, which are not trained on. The smaller datasets of
+`minival` is the first 51,200 images, which are not trained on. The smaller datasets of
 Figure 2 (right): --config.train_fraction=0.03 --config.num_epochs=233.0; 0.1, 70.0; 0.3, 23.0.
 """
 
@@ -55,10 +55,10 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.eval_splits = ConfigDict({"minival": "train[:51200]"})
     config.image_size = 224  # section 3
     config.eval_crop = "resmall_crop"  # Appendix C: 224 of 256 pixels
-    config.eval_resize = 256
+    config.eval_resize = 256  # Appendix C
     config.batch_size = 4096  # section 3
     config.num_epochs = epochs
-    config.num_stripes = 64  # for every number of hosts that divides 64 the same batches
+    config.num_stripes = 64  # the same batches for every number of hosts that divides 64
 
     config.train_crop = ConfigDict()
     config.train_crop.name = "inception_crop"
@@ -83,13 +83,13 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = learning_rate
     config.optimizer.warmup_steps = 10_000  # section 3
-    config.optimizer.decay = "linear"
+    config.optimizer.decay = "linear"  # section 3
     config.optimizer.end_learning_rate = 1e-5  # Source: the authors' public code
     config.optimizer.beta1 = 0.9  # section 3
-    config.optimizer.beta2 = 0.999
+    config.optimizer.beta2 = 0.999  # section 3
     config.optimizer.weight_decay = 0.03  # Table 4
     config.optimizer.clip_global_norm = 1.0  # section 3
-    config.optimizer.mu_dtype = "float32"
+    config.optimizer.mu_dtype = "float32"  # ours
 
     config.eval_every = 5000
     return config

@@ -20,7 +20,7 @@ from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """What a config says of a run, apart from its data and its mesh.
+    """What a config says of a run, apart from its data.
 
     A step number counts the updates done. Keys that are not explained here are in docs/configs.md.
     """
@@ -74,7 +74,7 @@ def build_run(config: ConfigDict) -> tuple[RunOptions, Mesh, Data]:
     check_batch_size(cfg.batch_size, mesh, cfg.accumulation_steps)
     data = build_data(cfg, local_rows(batch_sharding(mesh), cfg.batch_size))
     options = build_options(cfg, num_classes=data.num_classes, num_examples=data.num_examples)
-    _check_intervals(options, splits=list(data.eval_batches))
+    _check_options(options, splits=list(data.eval_batches))
     cfg.check_all_read()
     return options, mesh, data
 
@@ -166,7 +166,7 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
     eval_preprocess = preprocess.make_eval_preprocess(
         size=cfg.image_size, crop=cfg.eval_crop, resize=cfg.eval_resize
     )
-    eval_inputs = {
+    eval_batches = {
         name: input_pipeline.EvalInput(
             datasets.open_dataset(cfg.dataset, split, cfg.data_dir),
             eval_preprocess,
@@ -174,7 +174,7 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
             rows=rows,
             prefetch=cfg.prefetch,
             cache=cfg.cache_eval,
-        )
+        ).one_pass
         for name, split in dict(**cfg.eval_splits).items()
     }
     return Data(
@@ -184,7 +184,7 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
         num_examples=len(train_set.records),
         fingerprints={cfg.train_split: train_set.records.fingerprint()},
         train_batches=train_input.from_step,
-        eval_batches={name: eval_input.one_pass for name, eval_input in eval_inputs.items()},
+        eval_batches=eval_batches,
     )
 
 
@@ -218,7 +218,7 @@ def _optimizer(cfg: ConfigReader, schedule: optax.Schedule) -> optax.GradientTra
     raise unknown_name("optimizer.name", cfg.name, ("adam", "momentum"))
 
 
-def _check_intervals(options: RunOptions, splits: list[str]) -> None:
+def _check_options(options: RunOptions, splits: list[str]) -> None:
     for key in ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
         value = getattr(options, key)
         if value < 1:
@@ -228,6 +228,24 @@ def _check_intervals(options: RunOptions, splits: list[str]) -> None:
             f"Expected keep_every to be 0 or a multiple of checkpoint_every "
             f"({options.checkpoint_every}); got {options.keep_every}."
         )
+    if options.watchdog_seconds < 0:
+        raise ValueError(
+            f"Expected watchdog_seconds of at least 0 (never); got {options.watchdog_seconds}."
+        )
+    if not 0 <= options.polyak_decay < 1:
+        raise ValueError(
+            f"Expected polyak_decay from 0 (off) to below 1; got {options.polyak_decay}."
+        )
+    if options.mixup_alpha < 0:
+        raise ValueError(
+            f"Expected mixup_alpha of at least 0 (no mixup); got {options.mixup_alpha}."
+        )
     scores = [f"{split}/top1" for split in splits]
     if options.best_by and options.best_by not in scores:
         raise unknown_name("score best_by", options.best_by, scores)
+    if options.best_by and options.checkpoint_every % options.eval_every:
+        raise ValueError(
+            "Expected checkpoint_every to be a multiple of eval_every, as best_by chooses among "
+            f"checkpoints by their evaluation; got checkpoint_every={options.checkpoint_every} and "
+            f"eval_every={options.eval_every}."
+        )

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from mixer.errors import nearest
 
-# What only operates a run: where and when things are computed, but no update by more than rounding.
-# A resumed run may change these keys.
+# Keys that only operate a run: they change where and when things are computed, and no update by
+# more than rounding. A resumed run may change them.
 _OPERATION: dict[str, Any] = {
     "mesh": {"data": 1, "fsdp": -1},  # all devices share batch and state
     "accumulation_steps": 1,
@@ -31,7 +31,7 @@ _OPERATION: dict[str, Any] = {
     "best_by": "",
     "watchdog_seconds": 1800,
 }
-# What few recipes set. It changes the updates, so a resumed run may not change it.
+# Keys that few recipes set. They change the updates, so a resumed run may not change them.
 _RARELY_SET: dict[str, Any] = {
     "seed": 0,
     "train_fraction": 1.0,
@@ -42,7 +42,7 @@ _RARELY_SET: dict[str, Any] = {
 
 
 def base_config() -> ConfigDict:
-    """Returns the keys that are no part of the paper's recipe; a config file adds the others."""
+    """Returns the keys that are not part of the paper's recipe; a config file adds the others."""
     return ConfigDict({**_OPERATION, **_RARELY_SET})
 
 
@@ -110,12 +110,17 @@ def to_plain(config: ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json())
 
 
-def count_steps(config: "ConfigReader | Mapping[str, Any]", num_examples: Callable[[], int]) -> int:
+def count_steps(config: ConfigReader | Mapping[str, Any], num_examples: Callable[[], int]) -> int:
     """Returns the number of steps of a run: `num_steps`, or `num_epochs` in steps.
 
     `num_examples` returns the examples per epoch, and is called only for `num_epochs`.
     """
     if "num_steps" in config:
+        if "num_epochs" in config:
+            raise ValueError(
+                f"Expected num_steps or num_epochs; got num_steps={config['num_steps']} and "
+                f"num_epochs={config['num_epochs']}. Set the one that the config file has."
+            )
         return config["num_steps"]
     return round(config["num_epochs"] * num_examples() / config["batch_size"])
 
@@ -126,8 +131,11 @@ def check_same_run(meta: Mapping[str, Any], step: int, saved: Mapping[str, Any])
     `meta` and `saved` are those of the run and of its checkpoint of `step`; both have the `config`
     and the fingerprints of the `data`.
     """
-    changes = [
-        change for part in ("config", "data") for change in differences(saved[part], meta[part])
+    changes = differences(saved["config"], meta["config"])
+    changes += [
+        f"data of {split}: {old!r} before, {meta['data'].get(split)!r} now"
+        for split, old in saved["data"].items()
+        if old != meta["data"].get(split)
     ]
     if changes:
         lines = "\n  ".join(changes)

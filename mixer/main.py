@@ -21,7 +21,7 @@ startup.quiet_libraries()
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
-    help_string="Config file, FILE[:SIZE].",
+    help_string="Config file, FILE[:ARGUMENTS].",
     # Accepts overrides of unknown keys, for which train() names the nearest known key.
     accept_new_attributes=True,
     lock_config=False,
@@ -57,12 +57,14 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
+    if not _WORKDIR.value:
+        raise app.UsageError("Expected --workdir=DIR; got an empty one.")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # the libraries' own messages: --verbosity=0
     config = _CONFIG.value
     startup.collect_garbage_rarely()
     startup.keep_freed_memory(config.get("batch_size", 0) * config.get("image_size", 0) ** 2)
-    # After the flags, so that --help and typos answer at once.
+    # After the flags, so that --help and typos are answered at once.
     import jax
 
     from mixer.runtime import distributed
@@ -74,7 +76,7 @@ def main(argv: list[str]) -> None:
     try:
         train(
             config,
-            epath.Path(_WORKDIR.value or ""),
+            epath.Path(_WORKDIR.value),
             allow_config_change=_ALLOW_CONFIG_CHANGE.value,
             started=_STARTED,
         )

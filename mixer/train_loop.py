@@ -61,10 +61,10 @@ def train(
 
     Raises:
       ValueError: a config that cannot work, or that differs from the one that the checkpoint was
-        trained with, unless `allow_config_change`; nothing was written then. Also, all checkpoints
-        are damaged, or another run is at work in the workdir.
+        trained with, unless `allow_config_change`; no checkpoint and no metric has changed then.
+        Also if all checkpoints are damaged, or another run is at work in the workdir.
       FloatingPointError: loss or gradient became non-finite; nothing of that step is saved.
-      OSError: a checkpoint could not be written, not even at the second try. Earlier ones are
+      OSError: a checkpoint could not be written, even at the second try. Earlier ones are
         intact.
       Preempted: SIGTERM or Ctrl-C asked to stop; every finished step is saved. A SystemExit with
         code 0.
@@ -81,6 +81,11 @@ def train(
     with Preemption(mesh) as preemption, workdir_lock(workdir):
         restored = restore_newest(directory, training.abstract_state, check)
         step, saved = (restored.step, restored.meta) if restored else (0, {})
+        if step > options.total_steps:
+            raise ValueError(
+                f"Expected at least the {step:,} steps of the newest checkpoint; got a run of "
+                f"{options.total_steps:,}. Train longer, or use another --workdir."
+            )
         with (
             _open_checkpoints(directory, options, meta, saved) as checkpoints,
             Watchdog(options.watchdog_seconds) as watchdog,
@@ -182,8 +187,8 @@ def _loop(
 
 
 def _is_due(step: int, every: int, options: RunOptions) -> bool:
-    """True at multiples of `every` and at the last step."""
-    return step == options.total_steps or step % every == 0
+    """True at multiples of `every`, apart from 0, and at the last step."""
+    return step == options.total_steps or (step > 0 and step % every == 0)
 
 
 def _prepare(

@@ -84,8 +84,8 @@ def jit_train_step(train_step: TrainStep, abstract_state: TrainState) -> Any:
     Every device gets the metrics. `abstract_state` is that of `create_train_state`.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
-    metrics = replicated(shardings.step.mesh)
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, metrics))
+    out_shardings = (shardings, replicated(shardings.step.mesh))
+    return jax.jit(train_step, donate_argnums=0, out_shardings=out_shardings)
 
 
 def _accumulate(

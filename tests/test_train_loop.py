@@ -211,10 +211,21 @@ def test_other_data_are_refused_and_so_is_a_second_run_in_the_workdir(
     workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
     with monkeypatch.context() as patch:
         patch.setattr(Files, "fingerprint", lambda files: "replaced")
-        with pytest.raises(ValueError, match=r"train: '[0-9a-f]{16}' before, 'replaced' now"):
+        with pytest.raises(
+            ValueError, match=r"data of train: '[0-9a-f]{16}' before, 'replaced' now"
+        ):
             train_loop.train(digits_config, workdir)
     with workdir_lock(workdir), pytest.raises(ValueError, match="Another run is at work in"):
         train_loop.train(digits_config, workdir)
+
+
+def test_a_run_is_not_made_shorter_than_it_is(tmp_path, digits_config, finished_run):
+    workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
+    before = (workdir / "metrics.jsonl").read_bytes()
+    digits_config.num_epochs /= 2
+    with pytest.raises(ValueError, match=r"at least the \d+ steps of the newest checkpoint; got"):
+        train_loop.train(digits_config, workdir, allow_config_change=True)
+    assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -228,6 +239,10 @@ def test_other_data_are_refused_and_so_is_a_second_run_in_the_workdir(
         ("image_size", 14, "multiples of patch_size=4; got 14 x 14"),
         ("num_stripes", 7, "divisible by num_stripes"),
         ("log_every", 0, "log_every to be at least 1; got 0"),
+        ("watchdog_seconds", -1, "watchdog_seconds of at least 0 \\(never\\); got -1"),
+        ("polyak_decay", 1.5, "polyak_decay from 0 \\(off\\) to below 1; got 1.5"),
+        ("mixup_alpha", -0.5, "mixup_alpha of at least 0 \\(no mixup\\); got -0.5"),
+        ("num_steps", 10, "num_steps or num_epochs; got num_steps=10 and num_epochs="),
         ("num_epochs", 0.0, "warmup_steps < total_steps"),
     ],
 )

@@ -36,7 +36,7 @@ class Checkpoints:
     Args:
       directory: of the checkpoints, `WORKDIR/checkpoints`.
       keep: how many of the last steps stay.
-      keep_every: multiples of it stay, too; 0: no others.
+      keep_every: multiples of it are kept, too; 0: none.
       best_by: the metric whose best step stays, too; "": none.
       scores: metric -> step -> value, as the restored checkpoint has them in its `meta`.
       meta: what every checkpoint says of its run, as JSON holds it, such as the config.
@@ -84,9 +84,11 @@ class Checkpoints:
 
     def __exit__(self, *exc_info: object) -> None:
         try:
-            # Of several processes, one that fails alone must not wait for the others.
-            if exc_info[0] is None or jax.process_count() == 1:
+            if exc_info[0] is None:
                 self.wait()
+            # Of several processes, one that fails alone must not wait for the others.
+            elif jax.process_count() == 1 and (failure := self._await_last_save()):
+                say(failure)  # as an error it would hide the one that ends the run
         finally:
             self._manager.close()
 
@@ -101,8 +103,8 @@ class Checkpoints:
             self._scores[step] = metrics[self._best_by]
 
     def is_saved(self, step: int) -> bool:
-        """True if the step is saved, or being saved and not known to have failed."""
-        return step < self._newest or (step == self._newest and not self._has_failed())
+        """True if the newest step is this one, and its save is not known to have failed."""
+        return step == self._newest and not self._has_failed()
 
     def is_due(self, step: int, is_regular: bool) -> bool:
         """True if the step is to be saved: at a regular one, or because the last save failed."""
@@ -111,11 +113,11 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, meta: Mapping[str, Any]) -> None:
         """Starts to save a step; if the last save failed, this is the second try and is waited for.
 
-        The caller has checked that the metrics are finite. `meta` is what this checkpoint says
-        besides what all do: the state of the log.
+        The caller has checked that the metrics are finite. `meta` is what this checkpoint records
+        in addition to the `meta` of all.
 
         Raises:
-          OSError: the second try failed, too.
+          OSError: the second try failed as well.
         """
         failure = self._await_last_save()
         if failure:
@@ -128,7 +130,7 @@ class Checkpoints:
         try:
             is_saved = self._manager.save(step, args=items_to_save(step, state, meta))
         except Exception as error:  # Orbax raises what the file system does, and other types
-            self._failure = self._failure_of(error)
+            self._failure = self._handle_error(error)
             if self._failure and jax.process_count() > 1:  # the others may have begun to write
                 self._raise(self._failure)
         else:
@@ -141,7 +143,7 @@ class Checkpoints:
         """Saves the step unless it is saved, and waits until that checkpoint can be relied on.
 
         Raises:
-          OSError: it could not be written, not even at the second try.
+          OSError: it could not be written, even at the second try.
         """
         if step > self._newest or self._await_last_save():
             self.save(step, state, meta)
@@ -178,11 +180,11 @@ class Checkpoints:
             except FailedElsewhere:
                 pass  # the others know more
             except Exception as error:
-                failure = self._failure_of(error)
+                failure = self._handle_error(error)
             self._failure = first_problem(failure)
         return self._failure
 
-    def _failure_of(self, error: Exception) -> str:
+    def _handle_error(self, error: Exception) -> str:
         """Returns why the newest step is incomplete; "" if only older ones were not deleted."""
         lines = str(error).strip().splitlines() or [type(error).__name__]
         path, reason = self.directory / str(self._newest), lines[0][:500]

@@ -218,7 +218,7 @@ class RunLog:
             for split in splits
         )
         return f"""
-Finished {self._total_steps:,} steps in {latest["train_seconds"]:.1f} s of training, \
+Finished {self._total_steps:,} steps in {self._progress.train_seconds:.1f} s of training, \
 {wall_seconds:.1f} s in all.{accuracies}
   config       {workdir / "config.json"}
   metrics      {workdir / "metrics.jsonl"}, and for TensorBoard: tensorboard --logdir {workdir}
