@@ -37,22 +37,18 @@ class Dropout(nn.Module):
 class StochasticDepth(nn.Module):
     """Zeroes whole examples of a branch `[B, ...]`, each with probability `rate`, in training.
 
-    By default the kept examples are not rescaled, in training or evaluation. With `rescale` they
-    are divided by `1 - rate`, so that the expectation over masks is the branch itself.
+    The kept examples are not rescaled, in training or evaluation.
 
     Source: Huang et al., 2016 (arXiv:1603.09382).
     """
 
     rate: float
-    rescale: bool = False
 
     @nn.compact
     def __call__(self, y: jax.Array, rows: jax.Array, *, train: bool) -> jax.Array:
         if not train or self.rate == 0.0:
             return y
-        keep_rate = 1.0 - self.rate
-        y = y * _keep(self.make_rng("dropout"), keep_rate, rows, (1,) * (y.ndim - 1))
-        return y / keep_rate if self.rescale else y
+        return y * _keep(self.make_rng("dropout"), 1.0 - self.rate, rows, (1,) * (y.ndim - 1))
 
 
 def _keep(key: jax.Array, rate: float, rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -17,9 +17,7 @@ from jax.typing import DTypeLike
 
 from mixer.errors import unknown_name
 from mixer.models.dropout import Dropout, StochasticDepth, linear_rate
-from mixer.models.gelu import gelu
-from mixer.models.layer_norm import LayerNorm
-from mixer.models.product import product
+from mixer.models.layers import LayerNorm, gelu, product
 
 
 def _size(
@@ -89,7 +87,6 @@ class MixerBlock(nn.Module):
     gelu_approximate: bool = True
     dropout_rate: float = 0.0
     stochastic_depth_rate: float = 0.0
-    stochastic_depth_rescale: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -101,9 +98,7 @@ class MixerBlock(nn.Module):
             dtype=self.dtype,
         )
         # A module for each branch, so that the two draw independent masks.
-        drop = functools.partial(
-            StochasticDepth, self.stochastic_depth_rate, self.stochastic_depth_rescale
-        )
+        drop = functools.partial(StochasticDepth, self.stochastic_depth_rate)
         y = LayerNorm(dtype=self.dtype)(x)
         y = jnp.swapaxes(y, 1, 2)  # [B, C, S]
         y = mlp(self.tokens_mlp_dim, name="token_mixing")(y, rows, train=train)
@@ -125,7 +120,6 @@ class MlpMixer(nn.Module):
       gelu_approximate: tanh GELU, with which the released weights were trained; else exact.
       dropout_rate: after the GELU and after the second dense layer of every MLP.
       stochastic_depth_rate: the last block's; the rate grows linearly from 0 at the first block.
-      stochastic_depth_rescale: divide the kept branches by the keep probability.
       head_bias_init: constant that the head's bias starts from.
       dtype: of the computation; parameters, normalisation statistics and logits are float32.
       remat: what the backward pass computes again to save memory: none, elementwise or block.
@@ -145,7 +139,6 @@ class MlpMixer(nn.Module):
     gelu_approximate: bool = True
     dropout_rate: float = 0.0
     stochastic_depth_rate: float = 0.0
-    stochastic_depth_rescale: bool = False
     head_bias_init: float = 0.0
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
@@ -181,7 +174,6 @@ class MlpMixer(nn.Module):
                 stochastic_depth_rate=linear_rate(
                     self.stochastic_depth_rate, block, self.num_blocks
                 ),
-                stochastic_depth_rescale=self.stochastic_depth_rescale,
                 dtype=self.dtype,
                 name=f"MixerBlock_{block}",
             )(x, rows, train)
