@@ -47,14 +47,10 @@ def kept(function, *args) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("bfloat16", 0.0)])
 def test_product(dtype, tolerance):
-    args = random(0, SHAPE, dtype), random(1, (8, 6), dtype)
-    ours, flax = (
-        value_and_gradients(nn.Dense(6, dtype=dtype, use_bias=False, dot_general=dot).apply, *pair)
-        for dot, pair in (
-            (product, ({"params": {"kernel": args[1]}}, args[0])),
-            (jax.lax.dot_general, ({"params": {"kernel": args[1]}}, args[0])),
-        )
-    )
+    x, params = random(0, SHAPE, dtype), {"params": {"kernel": random(1, (8, 6), dtype)}}
+    dense = functools.partial(nn.Dense, 6, dtype=dtype, use_bias=False)
+    ours = value_and_gradients(dense(dot_general=product).apply, params, x)
+    flax = value_and_gradients(dense().apply, params, x)
     assert ours[0].dtype == dtype
     np.testing.assert_array_equal(ours[0], flax[0])
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=tolerance), ours, flax)
