@@ -13,28 +13,23 @@ Measured: 98.90% (360 of 364) in 27 s; seeds 1, 2, 3: 99.45%, 98.63%, 99.18%
 
 from ml_collections import ConfigDict
 
+from mixer.config import base_config
+
 
 def get_config() -> ConfigDict:
-    config = ConfigDict()
-    config.seed = 0
+    config = base_config()
     config.mesh = ConfigDict({"data": -1, "fsdp": 1})  # all devices share the batch
 
     config.dataset = "digits"
-    config.data_dir = ""  # TFDS's default
     config.train_split = "train"
     config.eval_splits = ConfigDict({"test": "test"})
-    config.train_fraction = 1.0
-    config.replace_damaged = False
     config.cache = "raw"  # a few hundred kB
     config.cache_eval = True
     config.image_size = 16
     config.eval_crop = "resize_crop"
     config.eval_resize = 16  # the whole image
     config.batch_size = 64
-    config.accumulation_steps = 1
     config.num_epochs = 60.0
-    config.num_stripes = 1
-    config.prefetch = 2
 
     config.train_crop = ConfigDict()
     config.train_crop.name = "inception_crop"
@@ -44,7 +39,6 @@ def get_config() -> ConfigDict:
     config.mixup_alpha = 0.5
     config.loss = "sigmoid"
 
-    config.init_from = ""
     config.model = ConfigDict()
     config.model.name = "mixer"
     config.model.patch_size = 4
@@ -70,13 +64,8 @@ def get_config() -> ConfigDict:
     config.optimizer.weight_decay = 0.1
     config.optimizer.clip_global_norm = 1.0
     config.optimizer.mu_dtype = "float32"
-    config.polyak_decay = 0.0
 
-    config.log_every = 50
     config.eval_every = 200
     config.checkpoint_every = 200
-    config.keep_checkpoints = 2
-    config.keep_every = 0
-    config.best_by = ""
     config.watchdog_seconds = 600
     return config

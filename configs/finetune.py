@@ -26,6 +26,7 @@ did not help the paper's authors (Appendix A.2): --config.mixup_alpha=0.5,
 
 from ml_collections import ConfigDict
 
+from mixer.config import base_config
 from mixer.errors import unknown_name
 
 # size -> the published weights to begin with
@@ -54,13 +55,8 @@ DATASETS = {
 }
 OPTIONS = ("448", "32", "inception_crop")
 
-# Section 3; the grid of every dataset.
-LEARNING_RATES = (0.003, 0.01, 0.03, 0.06)
-
-
-def sweep() -> list[dict[str, float]]:
-    """Returns the overrides of each run of the paper's grid of learning rates."""
-    return [{"optimizer.learning_rate": rate} for rate in LEARNING_RATES]
+# Section 3: the learning rates tried on every dataset.
+SWEEP = {"optimizer.learning_rate": (0.003, 0.01, 0.03, 0.06)}
 
 
 def get_config(what: str = "B/16,cifar10") -> ConfigDict:
@@ -82,26 +78,16 @@ def get_config(what: str = "B/16,cifar10") -> ConfigDict:
             raise unknown_name(f"option of finetune.py for {size}", option, OPTIONS)
     factor = 2 if {"448", "32"} & set(others) else 1  # the K of Appendix C
 
-    config = ConfigDict()
-    config.seed = 0
-    config.mesh = ConfigDict({"data": 1, "fsdp": -1})  # all devices share batch and state
-
+    config = base_config()
     config.dataset = name if is_folder else dataset
-    config.data_dir = ""  # TFDS's default
     config.train_split = f"train[:{percent}%]"
     config.eval_splits = ConfigDict({"minival": f"train[{percent}%:]", "test": test_split})
-    config.train_fraction = 1.0
-    config.replace_damaged = False
-    config.cache = "none"
-    config.cache_eval = False
     config.image_size = factor * pretrained_at
     config.eval_crop = "resize_crop"  # Appendix C
     config.eval_resize = config.image_size if tiny else factor * 256
     config.batch_size = 64 if digits else 512  # section 3
-    config.accumulation_steps = 1
     config.num_steps = steps
-    config.num_stripes = 8  # for 1, 2, 4 and 8 hosts the same batches
-    config.prefetch = 2
+    config.num_stripes = 8  # the same batches for 1, 2, 4 and 8 hosts
 
     config.train_crop = ConfigDict()
     if "inception_crop" in others:
@@ -144,13 +130,8 @@ def get_config(what: str = "B/16,cifar10") -> ConfigDict:
     config.optimizer.momentum = 0.9  # Source: the authors' public code
     config.optimizer.momentum_dtype = "float32"
     config.optimizer.clip_global_norm = 1.0  # section 3
-    config.polyak_decay = 0.0
 
-    config.log_every = 50
     config.eval_every = min(steps, 1000)
     config.checkpoint_every = min(steps, 1000)
-    config.keep_checkpoints = 2
-    config.keep_every = 0
     config.best_by = "minival/top1"
-    config.watchdog_seconds = 1800
     return config

@@ -15,20 +15,19 @@ Expected: the paper's Table 3, which is after fine-tuning on ImageNet at 224 pix
           There the core-days are extrapolated from JFT-300M; B/32 and L/32 have no row.
 Measured: not yet run
 
-The test results are of the first 51,200 images, which are not trained on; a dataset written by TFDS
+`minival` is the first 51,200 images, which are not trained on; a dataset written by TFDS
 or scripts/prepare_dataset.py is shuffled on disk, so they are of all classes.
 """
 
-import itertools
-
 from ml_collections import ConfigDict
 
+from mixer.config import base_config
 from mixer.errors import unknown_name
 
 # Table 4: RandAugment's magnitude and mixup p.
 SIZES = {"B/32": (10.0, 0.2), "B/16": (10.0, 0.2), "L/32": (20.0, 0.5), "L/16": (20.0, 0.5)}
 
-# Appendix B: what the paper tried for the methods and numbers of Table 4.
+# What the paper tried (Appendix B; it does not say whether in every combination).
 SWEEP = {
     "randaugment.magnitude": (0.0, 10.0, 15.0, 20.0),
     "mixup_alpha": (0.0, 0.2, 0.5, 0.8),
@@ -39,39 +38,21 @@ SWEEP = {
 }
 
 
-def sweep() -> list[dict[str, float]]:
-    """Returns the overrides of each of the 256 runs of the grid.
-
-    Source: Appendix B for the values; it does not say whether every combination was run.
-    """
-    return [dict(zip(SWEEP, values, strict=True)) for values in itertools.product(*SWEEP.values())]
-
-
 def get_config(size: str = "B/16") -> ConfigDict:
     """Returns the config of a size; raises ValueError for one that the paper has no recipe for."""
     if size not in SIZES:
         raise unknown_name("size of pretrain_imagenet21k.py", size, SIZES)
     magnitude, mixup_alpha = SIZES[size]
-    config = ConfigDict()
-    config.seed = 0
-    config.mesh = ConfigDict({"data": 1, "fsdp": -1})  # all devices share batch and state
-
+    config = base_config()
     config.dataset = "imagenet21k"
-    config.data_dir = ""  # TFDS's default
     config.train_split = "train[51200:]"  # Source: the authors' public code
     config.eval_splits = ConfigDict({"minival": "train[:51200]"})
-    config.train_fraction = 1.0
-    config.replace_damaged = False
-    config.cache = "none"
-    config.cache_eval = False
     config.image_size = 224  # section 3
     config.eval_crop = "resmall_crop"  # Appendix C: 224 of 256 pixels
-    config.eval_resize = 256
+    config.eval_resize = 256  # Appendix C
     config.batch_size = 4096  # section 3
-    config.accumulation_steps = 1
     config.num_epochs = 300.0  # Table 4
-    config.num_stripes = 64  # for every number of hosts that divides 64 the same batches
-    config.prefetch = 2
+    config.num_stripes = 64  # the same batches for every number of hosts that divides 64
 
     config.train_crop = ConfigDict()
     config.train_crop.name = "inception_crop"
@@ -81,7 +62,6 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.mixup_alpha = mixup_alpha
     config.loss = "sigmoid"  # Source: the authors' public code
 
-    config.init_from = ""
     config.model = ConfigDict()
     config.model.name = "mixer"
     config.model.variant = size
@@ -91,26 +71,19 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.model.head_bias_init = -10.0  # Source: the authors' public code
     config.model.dtype = "bfloat16"  # Deviation: the paper does not say
     # Saves 2 of 13 GiB per TPU v3 core for 1% of the time (docs/performance.md).
-    config.model.remat = "elementwise" if config.model.variant == "L/16" else "none"
+    config.model.remat = "elementwise" if size == "L/16" else "none"
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-3  # Table 4
     config.optimizer.warmup_steps = 10_000  # section 3
-    config.optimizer.decay = "linear"
+    config.optimizer.decay = "linear"  # section 3
     config.optimizer.end_learning_rate = 1e-5  # Source: the authors' public code
     config.optimizer.beta1 = 0.9  # section 3
-    config.optimizer.beta2 = 0.999
+    config.optimizer.beta2 = 0.999  # section 3
     config.optimizer.weight_decay = 0.1  # Table 4
     config.optimizer.clip_global_norm = 1.0  # section 3
-    config.optimizer.mu_dtype = "float32"
-    config.polyak_decay = 0.0
+    config.optimizer.mu_dtype = "float32"  # ours
 
-    config.log_every = 50
     config.eval_every = 5000
-    config.checkpoint_every = 1000
-    config.keep_checkpoints = 2
-    config.keep_every = 0
-    config.best_by = ""
-    config.watchdog_seconds = 1800
     return config

@@ -21,12 +21,13 @@ Expected: the paper's Table 3, which is after fine-tuning on ImageNet at 224 pix
           L/32 has no row for 14 epochs.
 Measured: not yet run
 
-The test results are of the first 51,200 images, which are not trained on. The smaller datasets of
+`minival` is the first 51,200 images, which are not trained on. The smaller datasets of
 Figure 2 (right): --config.train_fraction=0.03 --config.num_epochs=233.0; 0.1, 70.0; 0.3, 23.0.
 """
 
 from ml_collections import ConfigDict
 
+from mixer.config import base_config
 from mixer.errors import unknown_name
 
 # Table 4: epochs and learning rate.
@@ -48,26 +49,16 @@ def get_config(size: str = "B/16") -> ConfigDict:
     if size not in SIZES:
         raise unknown_name("size of pretrain_jft300m.py", size, SIZES)
     epochs, learning_rate = SIZES[size]
-    config = ConfigDict()
-    config.seed = 0
-    config.mesh = ConfigDict({"data": 1, "fsdp": -1})  # all devices share batch and state
-
+    config = base_config()
     config.dataset = "jft300m"
-    config.data_dir = ""  # TFDS's default
     config.train_split = "train[51200:]"  # Deviation: the paper is silent
     config.eval_splits = ConfigDict({"minival": "train[:51200]"})
-    config.train_fraction = 1.0
-    config.replace_damaged = False
-    config.cache = "none"
-    config.cache_eval = False
     config.image_size = 224  # section 3
     config.eval_crop = "resmall_crop"  # Appendix C: 224 of 256 pixels
-    config.eval_resize = 256
+    config.eval_resize = 256  # Appendix C
     config.batch_size = 4096  # section 3
-    config.accumulation_steps = 1
     config.num_epochs = epochs
-    config.num_stripes = 64  # for every number of hosts that divides 64 the same batches
-    config.prefetch = 2
+    config.num_stripes = 64  # the same batches for every number of hosts that divides 64
 
     config.train_crop = ConfigDict()
     config.train_crop.name = "inception_crop"
@@ -77,7 +68,6 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.mixup_alpha = 0.0  # Table 4: none
     config.loss = "sigmoid"  # Source: the authors' public code
 
-    config.init_from = ""
     config.model = ConfigDict()
     config.model.name = "mixer"
     config.model.variant = size.partition(",")[0]
@@ -93,20 +83,13 @@ def get_config(size: str = "B/16") -> ConfigDict:
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = learning_rate
     config.optimizer.warmup_steps = 10_000  # section 3
-    config.optimizer.decay = "linear"
+    config.optimizer.decay = "linear"  # section 3
     config.optimizer.end_learning_rate = 1e-5  # Source: the authors' public code
     config.optimizer.beta1 = 0.9  # section 3
-    config.optimizer.beta2 = 0.999
+    config.optimizer.beta2 = 0.999  # section 3
     config.optimizer.weight_decay = 0.03  # Table 4
     config.optimizer.clip_global_norm = 1.0  # section 3
-    config.optimizer.mu_dtype = "float32"
-    config.polyak_decay = 0.0
+    config.optimizer.mu_dtype = "float32"  # ours
 
-    config.log_every = 50
     config.eval_every = 5000
-    config.checkpoint_every = 1000
-    config.keep_checkpoints = 2
-    config.keep_every = 0
-    config.best_by = ""
-    config.watchdog_seconds = 1800
     return config

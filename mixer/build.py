@@ -1,27 +1,53 @@
-"""Builds the parts of a run from its config: its input and its computation."""
+"""From a config to the parts of a run: the last place that sees a config."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import flax.linen as nn
-import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
+from mixer.batch import HostBatch
 from mixer.config import ConfigReader, count_steps
+from mixer.data.table import DATASETS, num_examples
 from mixer.errors import unknown_name
-from mixer.evaluation.classification import EvalStep, make_eval_step
-from mixer.flops import train_flops_per_image
-from mixer.losses import LOSSES
-from mixer.models import build_model
+from mixer.losses import LOSSES, Loss
 from mixer.optimizer import create_adam, create_momentum, create_schedule
-from mixer.sharding import replicated, state_sharding
-from mixer.train_state import Params, TrainState, create_train_state
-from mixer.train_step import make_train_step
+from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows
 
-HostBatches = Iterator[dict[str, np.ndarray]]
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """What a config says of a run, apart from its data.
+
+    A step number counts the updates done. Keys that are not explained here are in docs/configs.md.
+    """
+
+    config: dict[str, Any]  # all of it, as JSON holds it
+    seed: int
+    mesh: dict[str, int]  # sizes of the axes, as `create_mesh` takes them
+    batch_size: int
+    image_size: int
+    num_classes: int
+    total_steps: int
+    model: dict[str, Any]  # the arguments of `build_model`, apart from `num_classes`
+    loss: Loss
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    mixup_alpha: float
+    accumulation_steps: int
+    polyak_decay: float
+    init_from: str
+    replace_damaged: bool
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+    keep_checkpoints: int
+    keep_every: int
+    best_by: str
+    watchdog_seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,29 +56,92 @@ class Data:
 
     num_classes: int
     class_names: tuple[str, ...]
-    num_examples: int  # of an epoch
-    fingerprints: dict[str, str]
-    train_batches: Callable[..., HostBatches]  # (first_step, on_damage), without end
-    eval_batches: dict[str, Callable[[], HostBatches]]  # of each split
+    labels_per_image: int
+    num_examples: int  # per epoch
+    fingerprints: dict[str, str]  # split -> hash
+    train_batches: Callable[..., Iterator[HostBatch]]  # (first_step, on_damage), endless
+    eval_batches: dict[str, Callable[[], Iterator[HostBatch]]]  # split -> one pass
 
 
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """The computation of a run. A step number counts the updates done."""
+def build_run(config: ConfigDict) -> tuple[RunOptions, Mesh, Data]:
+    """Returns the parts of the run that a config describes; reads no image and compiles nothing.
 
-    model: nn.Module
-    total_steps: int
-    schedule: optax.Schedule
-    abstract_state: TrainState
-    init_state: Callable[[Params], TrainState]  # of pre-trained parameters; {} from scratch
-    train_step: Any  # jitted
-    eval_step: EvalStep  # jitted
-    flops_per_image: int
+    Raises:
+      ValueError: a key is missing, unknown or out of range, or the data cannot be opened.
+    """
+    cfg = ConfigReader(config)
+    mesh = create_mesh(**cfg.mesh)
+    check_batch_size(cfg.batch_size, mesh, cfg.accumulation_steps)
+    data = build_data(cfg, local_rows(batch_sharding(mesh), cfg.batch_size))
+    options = build_options(cfg, num_classes=data.num_classes, num_examples=data.num_examples)
+    _check_options(options, splits=list(data.eval_batches))
+    cfg.check_all_read()
+    return options, mesh, data
+
+
+def build_without_data(config: ConfigDict) -> tuple[RunOptions, int]:
+    """Returns the options of a run and its labels per image, from the table of datasets alone.
+
+    Raises:
+      ValueError: a key is missing or out of range, or the dataset is not in the table.
+    """
+    cfg = ConfigReader(config)
+    images = num_examples(cfg.dataset, cfg.train_split, cfg.train_fraction)
+    row = DATASETS[cfg.dataset.partition(":")[0]]
+    options = build_options(cfg, num_classes=row.num_classes, num_examples=images)
+    return options, row.max_labels
+
+
+def build_options(cfg: ConfigReader, *, num_classes: int, num_examples: int) -> RunOptions:
+    """Returns the options of a run over a training split of that size.
+
+    Raises:
+      ValueError: as `build_run`.
+    """
+    if cfg.loss not in LOSSES:
+        raise unknown_name("loss", cfg.loss, LOSSES)
+    total_steps = count_steps(cfg, lambda: num_examples)
+    schedule = create_schedule(
+        learning_rate=cfg.optimizer.learning_rate,
+        warmup_steps=cfg.optimizer.warmup_steps,
+        total_steps=total_steps,
+        decay=cfg.optimizer.decay,
+        end_learning_rate=cfg.optimizer.end_learning_rate,
+    )
+    return RunOptions(
+        config=cfg.as_json(),
+        seed=cfg.seed,
+        mesh=dict(**cfg.mesh),
+        batch_size=cfg.batch_size,
+        image_size=cfg.image_size,
+        num_classes=num_classes,
+        total_steps=total_steps,
+        model=dict(**cfg.model),
+        loss=LOSSES[cfg.loss],
+        schedule=schedule,
+        optimizer=_optimizer(cfg.optimizer, schedule),
+        mixup_alpha=cfg.mixup_alpha,
+        accumulation_steps=cfg.accumulation_steps,
+        polyak_decay=cfg.polyak_decay,
+        init_from=cfg.init_from,
+        replace_damaged=cfg.replace_damaged,
+        log_every=cfg.log_every,
+        eval_every=cfg.eval_every,
+        checkpoint_every=cfg.checkpoint_every,
+        keep_checkpoints=cfg.keep_checkpoints,
+        keep_every=cfg.keep_every,
+        best_by=cfg.best_by,
+        watchdog_seconds=cfg.watchdog_seconds,
+    )
 
 
 def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
-    """Returns the input that the config describes, `rows` of each batch; reads no image yet."""
-    # Brings in TensorFlow, which the model, the step and the benchmarks do without.
+    """Returns the input that a config describes, `rows` of each batch; reads no image yet.
+
+    Raises:
+      ValueError: the dataset or a split is not there, or a key is out of range.
+    """
+    # They import TensorFlow, which the model, the step and the benchmarks do without.
     from mixer.data import datasets, input_pipeline, preprocess
     from mixer.data.order import ExampleOrder
 
@@ -77,7 +166,7 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
     eval_preprocess = preprocess.make_eval_preprocess(
         size=cfg.image_size, crop=cfg.eval_crop, resize=cfg.eval_resize
     )
-    eval_inputs = {
+    eval_batches = {
         name: input_pipeline.EvalInput(
             datasets.open_dataset(cfg.dataset, split, cfg.data_dir),
             eval_preprocess,
@@ -85,16 +174,17 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
             rows=rows,
             prefetch=cfg.prefetch,
             cache=cfg.cache_eval,
-        )
+        ).one_pass
         for name, split in dict(**cfg.eval_splits).items()
     }
     return Data(
         num_classes=train_set.num_classes,
         class_names=train_set.class_names,
+        labels_per_image=train_set.labels_per_image,
         num_examples=len(train_set.records),
         fingerprints={cfg.train_split: train_set.records.fingerprint()},
-        train_batches=train_input.batches,
-        eval_batches={name: eval_input.batches for name, eval_input in eval_inputs.items()},
+        train_batches=train_input.from_step,
+        eval_batches=eval_batches,
     )
 
 
@@ -106,57 +196,6 @@ def _train_crop(cfg: ConfigReader, size: int) -> Any:
     if cfg.name == "random_crop":
         return preprocess.random_crop(size, resize=cfg.resize)
     raise unknown_name("train_crop.name", cfg.name, ("inception_crop", "random_crop"))
-
-
-def build_training(
-    cfg: ConfigReader, mesh: Mesh, *, num_classes: int, num_examples: int
-) -> Training:
-    """Returns the computation that the config describes; compiles nothing."""
-    if cfg.loss not in LOSSES:
-        raise unknown_name("loss", cfg.loss, LOSSES)
-    loss = LOSSES[cfg.loss]
-    total_steps = count_steps(cfg, lambda: num_examples)
-    model = build_model(**cfg.model, num_classes=num_classes)
-    schedule = create_schedule(
-        learning_rate=cfg.optimizer.learning_rate,
-        warmup_steps=cfg.optimizer.warmup_steps,
-        total_steps=total_steps,
-        decay=cfg.optimizer.decay,
-        end_learning_rate=cfg.optimizer.end_learning_rate,
-    )
-    optimizer = _optimizer(cfg.optimizer, schedule)
-    abstract_state, init_state = create_train_state(
-        model,
-        optimizer,
-        image_size=cfg.image_size,
-        seed=cfg.seed,
-        averaged=cfg.polyak_decay > 0,
-        mesh=mesh,
-    )
-    train_step = make_train_step(
-        model,
-        optimizer,
-        loss,
-        num_classes=num_classes,
-        mixup_alpha=cfg.mixup_alpha,
-        accumulation_steps=cfg.accumulation_steps,
-        polyak_decay=cfg.polyak_decay,
-        seed=cfg.seed,
-    )
-    return Training(
-        model=model,
-        total_steps=total_steps,
-        schedule=schedule,
-        abstract_state=abstract_state,
-        init_state=init_state,
-        train_step=jax.jit(
-            train_step,
-            donate_argnums=0,
-            out_shardings=(state_sharding(mesh, abstract_state), replicated(mesh)),
-        ),
-        eval_step=jax.jit(make_eval_step(model, loss, num_classes), out_shardings=replicated(mesh)),
-        flops_per_image=train_flops_per_image(model, abstract_state.params, cfg.image_size),
-    )
 
 
 def _optimizer(cfg: ConfigReader, schedule: optax.Schedule) -> optax.GradientTransformation:
@@ -177,3 +216,36 @@ def _optimizer(cfg: ConfigReader, schedule: optax.Schedule) -> optax.GradientTra
             momentum_dtype=cfg.momentum_dtype,
         )
     raise unknown_name("optimizer.name", cfg.name, ("adam", "momentum"))
+
+
+def _check_options(options: RunOptions, splits: list[str]) -> None:
+    for key in ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
+        value = getattr(options, key)
+        if value < 1:
+            raise ValueError(f"Expected {key} to be at least 1; got {value}.")
+    if options.keep_every < 0 or options.keep_every % options.checkpoint_every:
+        raise ValueError(
+            f"Expected keep_every to be 0 or a multiple of checkpoint_every "
+            f"({options.checkpoint_every}); got {options.keep_every}."
+        )
+    if options.watchdog_seconds < 0:
+        raise ValueError(
+            f"Expected watchdog_seconds of at least 0 (never); got {options.watchdog_seconds}."
+        )
+    if not 0 <= options.polyak_decay < 1:
+        raise ValueError(
+            f"Expected polyak_decay from 0 (off) to below 1; got {options.polyak_decay}."
+        )
+    if options.mixup_alpha < 0:
+        raise ValueError(
+            f"Expected mixup_alpha of at least 0 (no mixup); got {options.mixup_alpha}."
+        )
+    scores = [f"{split}/top1" for split in splits]
+    if options.best_by and options.best_by not in scores:
+        raise unknown_name("score best_by", options.best_by, scores)
+    if options.best_by and options.checkpoint_every % options.eval_every:
+        raise ValueError(
+            "Expected checkpoint_every to be a multiple of eval_every, as best_by chooses among "
+            f"checkpoints by their evaluation; got checkpoint_every={options.checkpoint_every} and "
+            f"eval_every={options.eval_every}."
+        )

@@ -1,8 +1,8 @@
-"""Config discipline: every key is known and read, and a resumed run has the config it began with.
+"""Config discipline: no unknown key, no unread key, no silent change when a run resumes.
 
-Configs are `ml_collections.ConfigDict`s, read without defaults: a key that is read
-must be in the config, and a key that nothing reads is an error, because it would silently have no
-effect.
+Configs are `ml_collections.ConfigDict`s, read without defaults: a key that is read must be in the
+config, and a key that nothing reads is an error, because it would silently have no effect.
+`docs/configs.md` explains every key.
 """
 
 import json
@@ -13,31 +13,41 @@ from ml_collections import ConfigDict
 
 from mixer.errors import nearest
 
-# What a resumed run may change freely, beside the evaluation: it alters where and when, but no
-# update by more than rounding. Where the run began is long past.
-_FREE_TO_CHANGE = frozenset(
-    {
-        "accumulation_steps",
-        "best_by",
-        "cache",
-        "cache_eval",
-        "checkpoint_every",
-        "data_dir",
-        "init_from",
-        "keep_checkpoints",
-        "keep_every",
-        "log_every",
-        "mesh.data",
-        "mesh.fsdp",
-        "model.remat",
-        "prefetch",
-        "watchdog_seconds",
-    }
-)
+# Keys that only operate a run: they change where and when things are computed, and no update by
+# more than rounding. A resumed run may change them.
+_OPERATION: dict[str, Any] = {
+    "mesh": {"data": 1, "fsdp": -1},  # all devices share batch and state
+    "accumulation_steps": 1,
+    "data_dir": "",  # TFDS's default
+    "cache": "none",
+    "cache_eval": False,
+    "prefetch": 2,
+    "init_from": "",
+    "log_every": 50,
+    "eval_every": 1000,
+    "checkpoint_every": 1000,
+    "keep_checkpoints": 2,
+    "keep_every": 0,
+    "best_by": "",
+    "watchdog_seconds": 1800,
+}
+# Keys that few recipes set. They change the updates, so a resumed run may not change them.
+_RARELY_SET: dict[str, Any] = {
+    "seed": 0,
+    "train_fraction": 1.0,
+    "replace_damaged": False,
+    "num_stripes": 1,
+    "polyak_decay": 0.0,
+}
+
+
+def base_config() -> ConfigDict:
+    """Returns the keys that are not part of the paper's recipe; a config file adds the others."""
+    return ConfigDict({**_OPERATION, **_RARELY_SET})
 
 
 class ConfigReader:
-    """A config whose reads are recorded; sections are readers too, and work with `**`."""
+    """A config that records which keys are read. Its sections are readers, and work with `**`."""
 
     def __init__(self, config: ConfigDict, path: str = ""):
         self._config = config
@@ -48,8 +58,8 @@ class ConfigReader:
     def __getitem__(self, key: str) -> Any:
         if key not in self._config:
             raise ValueError(
-                f"The config has no key {self._path + key!r}, which is needed. Nearest key it "
-                f"has: {nearest(key, self._config)!r}. Every key must be in the config file."
+                f"Expected the key {self._path + key!r} in the config; got none. The nearest key "
+                f"there is {nearest(key, self._config)!r}. A config file must set every key."
             )
         self._read.add(key)
         value = self._config[key]
@@ -81,7 +91,7 @@ class ConfigReader:
         return names
 
     def check_all_read(self) -> None:
-        """Raises ValueError for keys that nothing has read, naming for each the nearest known."""
+        """Raises ValueError for keys that nothing has read, with the nearest known key of each."""
         unread = self._names(only_unread=True)
         known = set(self._names(only_unread=False)) - set(unread)
         if unread:
@@ -90,30 +100,60 @@ class ConfigReader:
             )
             raise ValueError(f"Nothing reads these config keys: {keys}. Remove or rename them.")
 
+    def as_json(self) -> dict[str, Any]:
+        """Returns the whole config as JSON holds it; see `to_plain`."""
+        return to_plain(self._config)
+
 
 def to_plain(config: ConfigDict) -> dict[str, Any]:
-    """Returns the config as JSON holds it: nested dicts, lists for tuples."""
+    """Returns a config as JSON holds it: nested dicts, lists for tuples."""
     return json.loads(config.to_json())
 
 
-def count_steps(config: "ConfigReader | Mapping[str, Any]", num_examples: Callable[[], int]) -> int:
-    """Returns the steps of a run: `num_steps` if the config has it, otherwise from `num_epochs`.
+def count_steps(config: ConfigReader | Mapping[str, Any], num_examples: Callable[[], int]) -> int:
+    """Returns the number of steps of a run: `num_steps`, or `num_epochs` in steps.
 
-    Only for the latter is `num_examples`, of an epoch, called.
+    `num_examples` returns the examples per epoch, and is called only for `num_epochs`.
     """
     if "num_steps" in config:
+        if "num_epochs" in config:
+            raise ValueError(
+                f"Expected num_steps or num_epochs; got num_steps={config['num_steps']} and "
+                f"num_epochs={config['num_epochs']}. Set the one that the config file has."
+            )
         return config["num_steps"]
     return round(config["num_epochs"] * num_examples() / config["batch_size"])
 
 
+def check_same_run(meta: Mapping[str, Any], step: int, saved: Mapping[str, Any]) -> None:
+    """Raises ValueError if a checkpoint is of another config or of other data than this run.
+
+    `meta` and `saved` are those of the run and of its checkpoint of `step`; both have the `config`
+    and the fingerprints of the `data`.
+    """
+    changes = differences(saved["config"], meta["config"])
+    changes += [
+        f"data of {split}: {old!r} before, {meta['data'].get(split)!r} now"
+        for split, old in saved["data"].items()
+        if old != meta["data"].get(split)
+    ]
+    if changes:
+        lines = "\n  ".join(changes)
+        raise ValueError(
+            f"The checkpoint of step {step} was trained with another config or other data:\n"
+            f"  {lines}\nUse another --workdir, or --allow_config_change to continue it anyway."
+        )
+
+
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Returns a line for each key that differs in what matters to the updates of a run."""
+    """Returns a line for each key that differs and that matters to the updates of a run."""
+    free = {"model.remat", *(key for key, _ in _flatten(_OPERATION))}
     old, new = dict(_flatten(old)), dict(_flatten(new))
-    absent = "not there"
+    absent = "not set"
     return [
         f"{key}: {old.get(key, absent)!r} before, {new.get(key, absent)!r} now"
         for key in sorted(old.keys() | new.keys())
-        if key not in _FREE_TO_CHANGE
+        if key not in free
         and not key.startswith("eval_")
         and old.get(key, absent) != new.get(key, absent)
     ]

@@ -38,17 +38,17 @@ CHIPS: dict[str, Chip] = {
     "NVIDIA H200": Chip(989e12, 141),
 }
 
-# How often a device runs their body is not written in the equation alone.
+# Their equation alone does not tell how often a device runs their body.
 _UNCOUNTED = ("while", "shard_map", "pallas_call")
 
 
 def train_flops_per_image(model: nn.Module, params: Any, image_size: int) -> int:
     """Returns the model FLOPs of training on one image: three times those of the forward pass.
 
-    For each product of the forward pass the backward pass computes two of the same size, the
-    gradients of its two factors. (The images need no gradient: of Mixer-B/16 that is 0.3%, which
-    the convention ignores.) What is computed again to save memory is not counted: "model FLOPs"
-    are those that the model needs, however it is run.
+    For each product of the forward pass, the backward pass computes two of the same size, the
+    gradients of its factors. (The images need no gradient; the convention ignores this 0.3% of
+    Mixer-B/16.) Recomputation to save memory does not count: "model FLOPs" are what the model
+    needs, however it is run.
 
     Source: Chowdhery et al., 2022 (arXiv:2204.02311), Appendix B.
     """
@@ -57,12 +57,12 @@ def train_flops_per_image(model: nn.Module, params: Any, image_size: int) -> int
 
 
 def matmul_flops(function: Callable[..., Any], *abstract_args: Any) -> int:
-    """Returns the FLOPs of the matrix products and convolutions of a call, an addition counted too.
+    """Returns the FLOPs of the matrix products and convolutions of a call, two per multiply-add.
 
-    Products with the zeros that pad a convolution count; of a condition the dearest branch does.
+    The padding of a convolution counts, and of a condition the most expensive branch.
 
     Raises:
-      ValueError: a product within a loop that may end at any time, or in a kernel.
+      ValueError: a product in a loop of unknown length, or in a kernel.
     """
     return _flops(jax.make_jaxpr(function)(*abstract_args))
 

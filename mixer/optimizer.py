@@ -1,4 +1,4 @@
-"""Learning-rate schedules and optimizers of the paper's pre-training and fine-tuning."""
+"""The learning-rate schedules and optimizers of pre-training and fine-tuning."""
 
 from typing import Any
 
@@ -19,13 +19,14 @@ def create_schedule(
     decay: str,
     end_learning_rate: float,
 ) -> optax.Schedule:
-    """Returns step -> learning rate: linear from 0 to the peak, then along `decay` to the end.
+    """Returns step -> learning rate: linear warm-up from 0 to the peak, then a decay.
 
-    Step 0 has learning rate 0, step `warmup_steps` the peak, step `total_steps` would have
-    `end_learning_rate`, an absolute value. The decay is `linear` or `cosine`, half a period.
+    Step 0 has learning rate 0, step `warmup_steps` has `learning_rate`, and step `total_steps`
+    would have `end_learning_rate`, an absolute value. `decay` is `linear` or `cosine` (half a
+    period).
 
     Raises:
-      ValueError: unknown decay, or the warm-up is negative or as long as the run.
+      ValueError: unknown decay, or a warm-up that is negative or as long as the run.
 
     Source: section 3 (linear warm-up; linear decay in pre-training, cosine in fine-tuning).
     """
@@ -49,7 +50,7 @@ def create_schedule(
 
 
 def kernels_only(params: Any) -> Any:
-    """Returns a tree of bools, True for the kernels: what weight decay applies to."""
+    """Returns a tree of bools: True for kernels, to which weight decay applies."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
@@ -62,15 +63,14 @@ def create_adam(
     clip_global_norm: float,
     mu_dtype: str,
 ) -> optax.GradientTransformation:
-    """Returns Adam with clipping before it and decoupled weight decay after it.
+    """Returns Adam, preceded by clipping and followed by decoupled weight decay.
 
     The update of a kernel is `-lr * (adam(clip(gradient)) + weight_decay * kernel)`; biases and
-    layer-norm parameters are not decayed. Weight decay is in the convention of AdamW: the numbers
-    of Table 4 are multiplied by the learning rate. The first moment is kept as `mu_dtype`,
-    float32 or bfloat16.
+    layer-norm parameters are not decayed. As in AdamW, the weight decay of Table 4 is multiplied by
+    the learning rate. The first moment is stored as `mu_dtype`, float32 or bfloat16.
 
     Raises:
-      ValueError: another `mu_dtype`.
+      ValueError: any other `mu_dtype`.
 
     Source: section 3 and Table 4.
     """
@@ -92,13 +92,13 @@ def create_adam(
 def create_momentum(
     schedule: optax.Schedule, *, momentum: float, clip_global_norm: float, momentum_dtype: str
 ) -> optax.GradientTransformation:
-    """Returns SGD with momentum and clipping before it.
+    """Returns SGD with momentum, preceded by clipping.
 
     The update is `-lr * m` with `m = clip(gradient) + momentum * m`, without weight decay. `m` is
-    kept as `momentum_dtype`, float32 or bfloat16.
+    stored as `momentum_dtype`, float32 or bfloat16.
 
     Raises:
-      ValueError: another `momentum_dtype`.
+      ValueError: any other `momentum_dtype`.
 
     Source: section 3 (fine-tuning with momentum SGD, clipping at global norm 1, no weight decay).
     """

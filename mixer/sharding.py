@@ -1,7 +1,7 @@
 """The device mesh, and which device holds which part of the batch and of the state.
 
 The mesh has two axes. The batch is divided over both. Parameters and optimizer state are divided
-over `fsdp` and repeated along `data`, so with `fsdp=1` every device holds them whole.
+over `fsdp` and replicated over `data`, so with `fsdp=1` every device holds all of them.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ AXES = ("data", "fsdp")
 def create_mesh(
     devices: Sequence[jax.Device] | None = None, *, data: int = -1, fsdp: int = 1
 ) -> Mesh:
-    """Returns the mesh `data` x `fsdp` of the devices, by default all of all processes.
+    """Returns a mesh `data` x `fsdp` of the devices, by default those of all processes.
 
-    One of the two sizes may be -1: as many as are left.
+    One of the two sizes may be -1: all the devices that are left.
 
     Raises:
       ValueError: the sizes do not multiply to the number of devices.
@@ -40,20 +40,20 @@ def create_mesh(
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of `[B, ...]` arrays: examples divided over all devices."""
+    """Returns the sharding of `[B, ...]` arrays: the examples are divided over all devices."""
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of what every device holds whole."""
+    """Returns the sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def state_sharding(mesh: Mesh, state: Any) -> Any:
     """Returns the tree of shardings of parameters, optimizer state or gradients.
 
-    Every matrix is divided over `fsdp` along its longest dimension that `fsdp` divides; vectors
-    (biases, normalisation) and matrices without such a dimension are repeated.
+    Every matrix is divided over `fsdp` along its longest dimension that `fsdp` divides. Vectors
+    (biases, normalisation) and matrices without such a dimension are replicated.
     """
     fsdp = mesh.shape["fsdp"]
 
@@ -83,14 +83,14 @@ def check_batch_size(batch_size: int, mesh: Mesh, accumulation_steps: int = 1) -
 
 
 def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
-    """Returns the rows of the global batch that this process feeds, ascending, `int64 [rows]`."""
+    """Returns the rows of the global batch that this process reads, ascending, `int64 [rows]`."""
     parts = sharding.addressable_devices_indices_map((batch_size,)).values()
     rows = {row for part in parts if part for row in range(*part[0].indices(batch_size))}
     return np.array(sorted(rows), np.int64)
 
 
 def to_global(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """Returns the global device batch from this process's rows of it (`local_rows`)."""
+    """Returns the global batch on the devices from the rows of this process (`local_rows`)."""
     return {
         name: jax.make_array_from_process_local_data(sharding, local)
         for name, local in batch.items()

@@ -1,21 +1,49 @@
-"""The training loop: builds every part of a run once, opens it (`mixer/run.py`), then loops."""
+"""One run, top to bottom: build its parts, open its workdir, take the steps, close."""
 
+import dataclasses
+import functools
 import itertools
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import jax
+import flax.linen as nn
+from clu import parameter_overview
 from etils import epath
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from mixer.build import Training, build_data, build_training
+from mixer.batch import AbstractBatch, HostBatch, abstract_batch
+from mixer.build import Data, RunOptions, build_run
 from mixer.checkpoint.checksum import compile_checksums
-from mixer.config import ConfigReader, to_plain
-from mixer.reporting.run_log import TrainLog
-from mixer.run import Run, open_run
-from mixer.runtime.preemption import Preempted
-from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows, to_global
+from mixer.checkpoint.folder import checkpoint_folder, newest_step
+from mixer.checkpoint.restore import restore_newest
+from mixer.checkpoint.save import Checkpoints
+from mixer.config import check_same_run
+from mixer.evaluation.classification import evaluate, jit_eval_step
+from mixer.flops import train_flops_per_image
+from mixer.models import build_model
+from mixer.reporting.run_log import RunLog
+from mixer.runtime.preemption import Preempted, Preemption
+from mixer.runtime.watchdog import Watchdog
+from mixer.runtime.workdir_lock import workdir_lock
+from mixer.sharding import batch_sharding, to_global
+from mixer.train_state import Params, TrainState, create_train_state
+from mixer.train_step import jit_train_step, make_train_step
+from mixer.weights.load import initial_params
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The computation of a run. Nothing is compiled yet."""
+
+    model: nn.Module
+    batch_sharding: NamedSharding
+    abstract_state: TrainState
+    init_state: Callable[[Params], TrainState]  # pre-trained parameters ({}: none) -> first state
+    train_step: Any  # jitted
+    eval_step: Any  # jitted
 
 
 def train(
@@ -25,76 +53,216 @@ def train(
     allow_config_change: bool = False,
     started: float | None = None,
 ) -> dict[str, float]:
-    """Runs the config to its last step.
+    """Runs a config to its last step and returns the last value of each metric.
 
-    Starts from the newest sound checkpoint of the workdir, otherwise from the weights that
-    `init_from` names, otherwise from scratch. Returns the last value of each metric
-    (`mixer/reporting/metrics.py` lists them). The program was `started` at that time of
-    `time.monotonic`; None: now.
+    Starts from the newest sound checkpoint of the workdir; without one, from the weights that
+    `init_from` names; without these, from scratch. `mixer/reporting/metrics.py` lists the metrics.
+    `started` is when the program started, in seconds of `time.monotonic`; None: now.
 
     Raises:
-      ValueError: a config that cannot work, unread keys included, or one that differs from what
-        the checkpoint was trained with, unless `allow_config_change`. Nothing was written then.
-        Also, all checkpoints are damaged, or another run is at work in the workdir.
+      ValueError: a config that cannot work, or that differs from the one that the checkpoint was
+        trained with, unless `allow_config_change`; no checkpoint and no metric has changed then.
+        Also if all checkpoints are damaged, or another run is at work in the workdir.
       FloatingPointError: loss or gradient became non-finite; nothing of that step is saved.
-      OSError: a checkpoint could not be written, nor at the second try. Earlier ones are intact.
+      OSError: a checkpoint could not be written, even at the second try. Earlier ones are
+        intact.
       Preempted: SIGTERM or Ctrl-C asked to stop; every finished step is saved. A SystemExit with
         code 0.
     """
     started = time.monotonic() if started is None else started
-    cfg = ConfigReader(config)
-    mesh = create_mesh(**cfg.mesh)
-    check_batch_size(cfg.batch_size, mesh, cfg.accumulation_steps)
-    data = build_data(cfg, local_rows(batch_sharding(mesh), cfg.batch_size))
-    training = build_training(
-        cfg, mesh, num_classes=data.num_classes, num_examples=data.num_examples
+    options, mesh, data = build_run(config)
+    training = create_training(options, mesh)
+    meta = {"config": options.config, "data": data.fingerprints, "class_names": data.class_names}
+    directory = checkpoint_folder(workdir)
+    pretrained: Params = {}
+    if options.init_from and newest_step(directory) is None:
+        pretrained = initial_params(options.init_from, training.model, options.image_size)
+    check = None if allow_config_change else functools.partial(check_same_run, meta)
+    with Preemption(mesh) as preemption, workdir_lock(workdir):
+        restored = restore_newest(directory, training.abstract_state, check)
+        step, saved = (restored.step, restored.meta) if restored else (0, {})
+        if step > options.total_steps:
+            raise ValueError(
+                f"Expected at least the {step:,} steps of the newest checkpoint; got a run of "
+                f"{options.total_steps:,}. Train longer, or use another --workdir."
+            )
+        with (
+            _open_checkpoints(directory, options, meta, saved) as checkpoints,
+            Watchdog(options.watchdog_seconds) as watchdog,
+            _open_log(workdir, options, training, step, saved, started) as log,
+        ):
+            if restored:
+                log.say(f"Resuming {workdir} at step {step:,}.")
+                state = restored.state
+            else:
+                _say_start(log, workdir, options, training)
+                state = training.init_state(pretrained)
+            _loop(options, data, training, state, step, checkpoints, log, preemption, watchdog)
+            best = checkpoints.best_path()
+            return log.finish(best=f"{best}, by {options.best_by}" if best else "")
+
+
+def create_training(options: RunOptions, mesh: Mesh) -> Training:
+    """Returns the model of a run, its state and its jitted steps; compiles nothing.
+
+    Raises:
+      ValueError: the model cannot be built, or the images do not split into patches.
+    """
+    model = build_model(**options.model, num_classes=options.num_classes)
+    abstract_state, init_state = create_train_state(
+        model,
+        options.optimizer,
+        image_size=options.image_size,
+        seed=options.seed,
+        averaged=options.polyak_decay > 0,
+        mesh=mesh,
     )
-    meta = {
-        "config": to_plain(config),
-        "data": data.fingerprints,
-        "class_names": data.class_names,
-    }
-    parts = cfg, mesh, data, training, meta
-    with open_run(*parts, workdir, allow_config_change=allow_config_change, started=started) as run:
-        if not run.is_finished():
-            try:
-                _train(run)
-            except Preempted as preempted:
-                run.stop(preempted)
-                raise
-            run.complete_saves()
-        return run.finish()
+    train_step = make_train_step(
+        model,
+        options.optimizer,
+        options.loss,
+        num_classes=options.num_classes,
+        mixup_alpha=options.mixup_alpha,
+        accumulation_steps=options.accumulation_steps,
+        polyak_decay=options.polyak_decay,
+        seed=options.seed,
+    )
+    return Training(
+        model=model,
+        batch_sharding=batch_sharding(mesh),
+        abstract_state=abstract_state,
+        init_state=init_state,
+        train_step=jit_train_step(train_step, abstract_state),
+        eval_step=jit_eval_step(model, options.loss, options.num_classes, mesh),
+    )
 
 
-def _train(run: Run) -> None:
-    """Takes the steps that are left, evaluates and saves in between."""
-    batches = run.train_batches()
-    first_batch = next(batches)
-    if run.is_new:
-        run.log.add_images(first_batch)
-    train_step = _compile(run.training, to_global(first_batch, run.sharding), run.log)
-    run.preemption.check()
-    batches = itertools.chain([first_batch], batches)
+def _loop(
+    options: RunOptions,
+    data: Data,
+    training: Training,
+    state: TrainState,
+    step: int,
+    checkpoints: Checkpoints,
+    log: RunLog,
+    preemption: Preemption,
+    watchdog: Watchdog,
+) -> None:
+    """Takes the steps that are left, and evaluates and saves where these are due."""
+    try:
+        if step < options.total_steps:
+            on_damage = log.add_damage if options.replace_damaged else None
+            batches = preemption.interruptible(data.train_batches(step, on_damage))
+            train_step, batches = _prepare(options, data, training, batches, preemption, log)
+        log.start_clock()
+        while True:
+            if _is_due(step, options.eval_every, options) and not log.is_evaluated(step):
+                with log.pause():
+                    results = {
+                        split: evaluate(
+                            training.eval_step,
+                            state.eval_params,
+                            watchdog.watched(preemption.interruptible(one_pass())),
+                            training.batch_sharding,
+                        )
+                        for split, one_pass in data.eval_batches.items()
+                    }
+                    checkpoints.record_scores(step, log.add_evaluations(step, results))
+            if checkpoints.is_due(step, _is_due(step, options.checkpoint_every, options)):
+                with log.pause():  # raises on non-finite metrics, so a bad state is never saved
+                    checkpoints.save(step, state, {"log": log.state()})
+            if step == options.total_steps:
+                break
+            state, metrics = train_step(state, to_global(next(batches), training.batch_sharding))
+            step += 1
+            log.add(step, metrics)
+            watchdog.beat()
+    except Preempted as preempted:
+        saving = "nothing to save," if checkpoints.is_saved(step) else f"saving step {step:,}, then"
+        log.say(f"{preempted.signal}: {saving} ending; run the same command to go on.")
+        with log.pause():
+            checkpoints.finish(step, state, {"log": log.state()})
+        raise
+    checkpoints.finish(step, state, {"log": log.state()})
 
-    run.log.start_clock()
-    if run.is_due(run.cfg.eval_every) and not run.log.is_evaluated(run.step):
-        run.evaluate()
-    while run.step < run.training.total_steps:
-        run.state, metrics = train_step(run.state, to_global(next(batches), run.sharding))
-        run.step += 1
-        run.log.add(run.step, metrics)
-        run.watchdog.beat()
-        if run.is_due(run.cfg.eval_every):
-            run.evaluate()
-        if run.is_due(run.cfg.checkpoint_every) or run.checkpoints.failed_save():
-            run.save()
+
+def _is_due(step: int, every: int, options: RunOptions) -> bool:
+    """True at multiples of `every`, apart from 0, and at the last step."""
+    return step == options.total_steps or (step > 0 and step % every == 0)
 
 
-def _compile(training: Training, batch: dict[str, jax.Array], log: TrainLog) -> Any:
+def _prepare(
+    options: RunOptions,
+    data: Data,
+    training: Training,
+    batches: Iterator[HostBatch],
+    preemption: Preemption,
+    log: RunLog,
+) -> tuple[Any, Iterator[HostBatch]]:
+    """Returns the compiled training step and the batches; the first is read meanwhile."""
+    shape = options.batch_size, options.image_size, data.labels_per_image
+    workers = ThreadPoolExecutor(2)
+    try:
+        step = workers.submit(
+            _compile, training, abstract_batch(training.batch_sharding, *shape), log
+        )
+        # Otherwise the first save compiles the checksums, while the devices wait.
+        checksums = workers.submit(compile_checksums, training.abstract_state)
+        first_batch = next(batches)
+        if log.is_new:
+            log.add_images(first_batch)
+        preemption.wait_for(checksums)
+        return preemption.wait_for(step), itertools.chain([first_batch], batches)
+    finally:
+        workers.shutdown(wait=False)
+
+
+def _compile(training: Training, batch: AbstractBatch, log: RunLog) -> Any:
     start = time.monotonic()
-    with ThreadPoolExecutor(1) as beside:  # else the first save does it, and the step waits
-        checksums = beside.submit(compile_checksums, training.abstract_state)
-        compiled = training.train_step.lower(training.abstract_state, batch).compile()
-        checksums.result()
+    compiled = training.train_step.lower(training.abstract_state, batch).compile()
     log.say(f"Compiled the training step in {time.monotonic() - start:.1f} s.")
     return compiled
+
+
+def _open_checkpoints(
+    directory: epath.Path, options: RunOptions, meta: dict[str, Any], saved: dict[str, Any]
+) -> Checkpoints:
+    return Checkpoints(
+        directory,
+        keep=options.keep_checkpoints,
+        keep_every=options.keep_every,
+        best_by=options.best_by,
+        scores=saved.get("scores", {}),
+        meta=meta,
+    )
+
+
+def _open_log(
+    workdir: epath.Path,
+    options: RunOptions,
+    training: Training,
+    step: int,
+    saved: dict[str, Any],
+    started: float,
+) -> RunLog:
+    params = training.abstract_state.params
+    return RunLog(
+        workdir,
+        started=started,
+        config=options.config,
+        first_step=step,
+        total_steps=options.total_steps,
+        log_every=options.log_every,
+        batch_size=options.batch_size,
+        train_flops_per_image=train_flops_per_image(training.model, params, options.image_size),
+        schedule=options.schedule,
+        saved=saved.get("log", {}),
+    )
+
+
+def _say_start(log: RunLog, workdir: epath.Path, options: RunOptions, training: Training) -> None:
+    params = training.abstract_state.params
+    log.say(parameter_overview.get_parameter_overview(params, include_stats=False))
+    weights = options.init_from
+    origin = f"the weights {weights}, with a fresh head" if weights else "scratch"
+    log.say(f"Starting {workdir} from {origin}.")

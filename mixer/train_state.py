@@ -1,4 +1,4 @@
-"""The state of a run: everything that a step changes and a checkpoint holds."""
+"""The state of a run: what a step changes and a checkpoint holds."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,8 +19,8 @@ Params = dict[str, Any]
 class TrainState:
     """What a step changes.
 
-    `step` is the number of updates done, int32; `params` is a float32 tree; `averaged_params` is
-    their Polyak average, or None without one.
+    `step` is the number of updates done, int32; `params` is a float32 tree; `averaged_params` its
+    Polyak average, or None.
     """
 
     step: jax.Array
@@ -30,7 +30,7 @@ class TrainState:
 
     @property
     def eval_params(self) -> Any:
-        """The parameters to evaluate and to use: the average if there is one."""
+        """The parameters to evaluate: their average if there is one."""
         return self.params if self.averaged_params is None else self.averaged_params
 
 
@@ -45,9 +45,12 @@ def create_train_state(
 ) -> tuple[TrainState, Callable[[Params], TrainState]]:
     """Returns the abstract state, with shardings, and a function that initialises the real one.
 
-    A run that resumes needs only the first. The second takes pre-trained parameters, all or a
-    part of the top level of the tree, and draws the rest; `{}` is from scratch. It is compiled
-    with the shardings as its output, so that no device ever holds more than its part.
+    A resumed run needs only the former. The latter takes pre-trained parameters, any subset of the
+    top level of the tree, and draws the others; `{}`: from scratch. Its output is born sharded, so
+    no device ever holds more than its part.
+
+    Raises:
+      ValueError: images of that size do not split into patches.
     """
 
     def initialise(pretrained: Params) -> TrainState:

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mixer.batch import mix, mixup_weight, multi_hot, normalize_images, partner
+from mixer.batch import DeviceBatch, mix, mixup_weight, multi_hot, normalize_images, partner
 from mixer.losses import Loss
+from mixer.sharding import replicated
 from mixer.train_state import TrainState
 
-Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, DeviceBatch], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
@@ -26,24 +27,28 @@ def make_train_step(
     accumulation_steps: int,
     polyak_decay: float,
     seed: int,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Returns the step: (state, batch) -> (next state, metrics).
+) -> TrainStep:
+    """Returns the step, a pure function: (state, batch) -> (next state, metrics).
 
-    The batch holds `images`, uint8 `[B, H, W, 3]`, and `labels`, int32 `[B, labels_per_image]`.
-    The metrics are float32 scalars over the global batch: `loss` and `grad_norm` before clipping.
-    All randomness is drawn for the global batch from (seed, step), so neither the number of
-    devices nor of `accumulation_steps` (parts of the batch, computed one after the other) nor an
-    interruption changes it. `mixup_alpha=0` is no mixup. A state with `averaged_params` keeps
-    `polyak_decay` of them in each step and takes the rest from the new parameters.
+    The batch is described in `mixer/batch.py`. The metrics are float32 scalars over the global
+    batch: `loss`, in nats, and `grad_norm`, before clipping. All randomness is drawn for the global
+    batch from (seed, step), so neither the number of devices, nor `accumulation_steps`, nor an
+    interruption changes it.
+
+    Args:
+      mixup_alpha: of the Beta distribution that the mixup weight is drawn from; 0: no mixup.
+      accumulation_steps: parts of the batch that are computed one after the other.
+      polyak_decay: share of `averaged_params` that a step keeps, if the state has them.
+      seed: of mixup, dropout and stochastic depth.
     """
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
         mixup_key, dropout_key = jax.random.split(
             jax.random.fold_in(jax.random.key(seed), state.step)
         )
         weight = mixup_weight(mixup_key, mixup_alpha) if mixup_alpha else None
 
-        def mean_loss(params: Any, batch: Batch) -> jax.Array:
+        def mean_loss(params: Any, batch: DeviceBatch) -> jax.Array:
             images = normalize_images(batch["images"])
             targets = multi_hot(batch["labels"], num_classes)
             if weight is not None:
@@ -73,13 +78,23 @@ def make_train_step(
     return train_step
 
 
+def jit_train_step(train_step: TrainStep, abstract_state: TrainState) -> Any:
+    """Returns the step jitted: the state is donated and keeps its shardings.
+
+    Every device gets the metrics. `abstract_state` is that of `create_train_state`.
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
+    out_shardings = (shardings, replicated(shardings.step.mesh))
+    return jax.jit(train_step, donate_argnums=0, out_shardings=out_shardings)
+
+
 def _accumulate(
-    loss_and_grads: Callable[[Any, Batch], tuple[jax.Array, Any]],
+    loss_and_grads: Callable[[Any, DeviceBatch], tuple[jax.Array, Any]],
     params: Any,
-    batch: Batch,
+    batch: DeviceBatch,
     steps: int,
 ) -> tuple[jax.Array, Any]:
-    """Returns loss and gradient of the batch, the mean over `steps` parts of it, one at a time."""
+    """Returns loss and gradient, the mean over `steps` parts computed one after the other."""
     if steps == 1:
         return loss_and_grads(params, batch)
 
@@ -87,7 +102,7 @@ def _accumulate(
     def split(x: jax.Array) -> jax.Array:
         return jnp.swapaxes(x.reshape(-1, steps, *x.shape[1:]), 0, 1)
 
-    def add(total: Any, part: Batch) -> tuple[Any, None]:
+    def add(total: Any, part: DeviceBatch) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, loss_and_grads(params, part)), None
 
     zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))

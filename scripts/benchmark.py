@@ -1,11 +1,12 @@
-"""Measures the throughput of a model on the devices of this machine, in images/s/core.
+"""Measures the training or inference throughput of a model on this machine, in images/s/core.
 
 python scripts/benchmark.py --model=mixer --variant=B/16 --mode=train --batch_sizes=64,128
 
---mode=train is the step of the pre-training on ImageNet, --mode=infer goes from uint8 images to
-logits. The images are random and lie on the device. A core is what clouds count: a TPU chip has one
-or two, a GPU is one, the CPUs of a host together are one. Several --image_size, 224,448,672, add
-the exponent of time and FLOPs in the number of tokens. Needs no dataset.
+--mode=train times the training step of ImageNet pre-training, --mode=infer the forward pass from
+uint8 images to logits. The images are random and already on the device, so no dataset is needed.
+Cores are counted as cloud providers do: one or two per TPU chip, one per GPU, and one for all CPUs
+of a host. With several image sizes, as in --image_size=224,448,672, the script also reports how
+time and FLOPs scale with the number of tokens.
 """
 
 import json
@@ -13,19 +14,19 @@ from typing import Any
 
 from absl import app, flags, logging
 
-_MODEL = flags.DEFINE_string("model", "mixer", "Name of the model.")
-_VARIANT = flags.DEFINE_string("variant", "B/16", "Its size, as Table 1 of the paper names it.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "What to measure.")
+_MODEL = flags.DEFINE_string("model", "mixer", "Model family.")
+_VARIANT = flags.DEFINE_string("variant", "B/16", "Model size, as in Table 1 of the paper.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "Training step or inference.")
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["32", "64", "128"], "Images per device.")
-_IMAGE_SIZE = flags.DEFINE_list("image_size", ["224"], "Sides of the images, in pixels.")
+_IMAGE_SIZE = flags.DEFINE_list("image_size", ["224"], "Image sides to measure, in pixels.")
 _DTYPE = flags.DEFINE_enum(
-    "dtype", None, ["float32", "bfloat16"], "Of activations; default: bfloat16, on a CPU float32."
+    "dtype", None, ["float32", "bfloat16"], "Activation dtype. Default: bfloat16, on CPUs float32."
 )
-_SECONDS = flags.DEFINE_float("seconds", 2.0, "Length of a window, at least one call.")
-_WINDOWS = flags.DEFINE_integer("windows", 5, "Windows, of which the median counts.", 1)
+_SECONDS = flags.DEFINE_float("seconds", 2.0, "Approximate length of a timing window.")
+_WINDOWS = flags.DEFINE_integer("windows", 5, "Timing windows per batch size.", 1)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
-_HEADER = "batch/device  img/s/core     min     max  TFLOP/s  of peak  peak GiB  compiled s"
+_HEADER = "batch/device  img/s/core     min     max  TFLOP/s  of peak  peak GiB   compile s"
 
 
 def main(argv: list[str]) -> None:
@@ -42,16 +43,15 @@ def main(argv: list[str]) -> None:
     if _JSON.value:
         print(json.dumps(report))
     if not any(result["best"] for result in report["results"]):
-        raise SystemExit("error: no batch size fits into memory. Try smaller --batch_sizes.")
+        raise SystemExit("error: no batch size fits in memory. Try smaller --batch_sizes.")
     if not _JSON.value:
         _print_footer(report)
 
 
 def _measure() -> dict[str, Any]:
-    import jax  # after the flags: it takes seconds
+    import jax  # after flag parsing, since it takes seconds
 
     from mixer.benchmark import throughput, workloads
-    from mixer.benchmark.scaling import token_scaling
     from mixer.models import build_model
     from mixer.sharding import create_mesh
 
@@ -89,13 +89,13 @@ def _measure() -> dict[str, Any]:
         )
         report["results"].append(result)
         _print(result)
-    report["token_scaling"] = token_scaling(report["results"])
+    report["token_scaling"] = throughput.token_scaling(report["results"])
     return report
 
 
 def _sizes(flag: flags.FlagHolder) -> list[int]:
     if not flag.value or not all(size.isdecimal() and int(size) for size in flag.value):
-        raise ValueError(f"Expected --{flag.name} to be positive numbers; got {flag.value}.")
+        raise ValueError(f"Expected --{flag.name} to be positive integers; got {flag.value}.")
     return [int(size) for size in flag.value]
 
 
@@ -104,8 +104,8 @@ def _print_header(report: dict[str, Any]) -> None:
         print(
             f"{report['model']} {report['variant']}, {report['mode']}, {report['dtype']}, on "
             f"{report['num_devices']} x {report['device']}, jax {report['jax']}\n"
-            f"host: {report['host_cpus']} CPUs, load {report['host_load']:.1f} before (0: idle)\n"
-            f"peak: a large matrix product runs at {report['matrix_tflops']:.4g} TFLOP/s",
+            f"host: {report['host_cpus']} CPUs, load average {report['host_load']:.1f} before the "
+            f"run\npeak: {report['matrix_tflops']:.4g} TFLOP/s in a large matrix product",
             flush=True,
         )
 
@@ -114,10 +114,10 @@ def _print(result: dict[str, Any]) -> None:
     if _JSON.value:
         return
     size, gflops = result["image_size"], result["gflops_per_image"]
-    print(f"\n{size} x {size}, {result['tokens']} tokens, {gflops:.1f} GFLOP an image\n{_HEADER}")
+    print(f"\n{size} x {size}, {result['tokens']} tokens, {gflops:.1f} GFLOP/image\n{_HEADER}")
     for row in result["rows"]:
         if "out_of_memory" in row:
-            print(f"{row['batch_size']:12}  does not fit into memory")
+            print(f"{row['batch_size']:12}  does not fit in memory")
             continue
         speed = row["images_per_s_per_core"]
         memory = row["peak_memory_gib"]
@@ -135,8 +135,9 @@ def _print_footer(report: dict[str, Any]) -> None:
     if scaling:
         tokens = ", ".join(map(str, scaling["tokens"]))
         print(
-            f"\nFor {tokens} tokens an image takes tokens^{scaling['time_exponent']:.3f} of time "
-            f"and tokens^{scaling['flops_exponent']:.3f} of FLOPs."
+            f"\nOver {tokens} tokens, time per image grows as "
+            f"tokens^{scaling['time_exponent']:.3f} and FLOPs as "
+            f"tokens^{scaling['flops_exponent']:.3f}."
         )
     counted = {
         row["peak_memory_from"]
@@ -145,8 +146,8 @@ def _print_footer(report: dict[str, Any]) -> None:
         if "out_of_memory" not in row
     }
     print(
-        f"\nimg/s/core: median of {report['windows']} windows. TFLOP/s: of a device, products of "
-        f"the model alone. peak GiB: of a device, counted by the {' or '.join(sorted(counted))}."
+        f"\nimg/s/core: median of {report['windows']} windows. TFLOP/s: per device, counting only "
+        f"the model's matmuls. peak GiB: per device, from the {' or '.join(sorted(counted))}."
     )
 
 

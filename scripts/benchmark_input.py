@@ -1,4 +1,4 @@
-"""Measures the input in images/s, beside a classic tf.data pipeline over the same images.
+"""Compares the input pipeline with a classic tf.data pipeline over the same images, in images/s.
 
 Example: python scripts/benchmark_input.py --dataset=folder:PATH --json
 """
@@ -10,13 +10,13 @@ from absl import app, flags, logging
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is loaded: only its errors
 
-_DATASET = flags.DEFINE_string("dataset", None, "As in a config, JPEGs only.", required=True)
-_SPLIT = flags.DEFINE_string("split", "train", "Split, small enough to be held in memory.")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "Where TFDS keeps its datasets.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of the images, in pixels.")
+_DATASET = flags.DEFINE_string("dataset", None, "JPEG dataset, as in a config.", required=True)
+_SPLIT = flags.DEFINE_string("split", "train", "Split that fits into memory.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "TFDS's data folder; empty for its default.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images per batch.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "How often the pipelines take turns.")
-_SECONDS = flags.DEFINE_float("seconds", 4.0, "Length of a turn.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns per pipeline.")
+_SECONDS = flags.DEFINE_float("seconds", 4.0, "Seconds per turn.")
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of lines.")
 
 

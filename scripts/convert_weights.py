@@ -1,11 +1,13 @@
-"""Shows what a file of weights holds, and writes it in another format.
+"""Describes weights, and converts them to another format or resolution.
 
 python scripts/convert_weights.py IN [OUT] [--image_size=448] [--overwrite]
 
-The suffixes say which formats: .npz is the released naming (IN may have the older one),
-.safetensors timm's. IN may also be a workdir, one of its checkpoints, or a published name such as
-imagenet21k/Mixer-B_16. Without OUT nothing is written. Weights trained in PyTorch need the
-exact GELU (gelu_approximate=False); a file does not say so.
+Example: python scripts/convert_weights.py imagenet1k/Mixer-B_16 mixer_b16.safetensors
+
+IN is a published name such as imagenet21k/Mixer-B_16, a .npz or .safetensors file, a workdir, or
+one of its checkpoints. The suffix of OUT selects the format: .npz for the released naming,
+.safetensors for timm's. Without OUT, nothing is written. Files do not record the type of GELU:
+weights trained in PyTorch need the exact one (gelu_approximate=False).
 """
 
 import dataclasses
@@ -15,7 +17,7 @@ import pathlib
 from absl import app, flags
 
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Change the resolution exactly to so many pixels (Appendix C)."
+    "image_size", None, "Resize the weights for images of this side in pixels (Appendix C)."
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace OUT if it exists.")
 
@@ -23,7 +25,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace OUT if it exists.")
 def main(argv: list[str]) -> None:
     if len(argv) not in (2, 3):
         raise app.UsageError(f"Expected IN [OUT]; got {len(argv) - 1} arguments.")
-    from mixer.weights import load, save_params  # after the flags: JAX takes seconds
+    from mixer.weights import load, save_params  # after flag parsing, since JAX takes seconds
 
     try:
         weights = load.load_weights(argv[1])

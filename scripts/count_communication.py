@@ -1,10 +1,10 @@
-"""Counts what each device sends in a training step, from the program compiled for virtual devices.
+"""Counts the bytes that each device sends in a data-parallel training step.
 
 python scripts/count_communication.py --variant=B/16 --devices=1,2,4,8
 
-The step is data parallel: every device has the whole state and --batch_per_device images. Beside it
-stands what averaging the gradient over n devices takes, 2 (n - 1) / n times its bytes. Compiles on
-a CPU, runs nothing.
+The step is compiled for virtual CPU devices but not run. Each device holds the whole state and
+--batch_per_device images. The expected amount is the cost of averaging the gradient over n devices,
+2 (n - 1) / n times its size.
 """
 
 import json
@@ -15,10 +15,10 @@ from absl import app, flags
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-_VARIANT = flags.DEFINE_string("variant", "B/16", "Size of the Mixer, as Table 1 names it.")
-_DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "Numbers of devices.")
+_VARIANT = flags.DEFINE_string("variant", "B/16", "Mixer size, as in Table 1 of the paper.")
+_DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "Numbers of devices to compile for.")
 _BATCH = flags.DEFINE_integer("batch_per_device", 32, "Images per device.", 1)
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of the images, in pixels.", 1)
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Image side in pixels.", 1)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
 
@@ -47,10 +47,10 @@ def main(argv: list[str]) -> None:
 
 def _count() -> list[dict[str, Any]]:
     if not all(count.isdecimal() for count in _DEVICES.value):
-        raise ValueError(f"Expected --devices to be numbers; got {_DEVICES.value}.")
+        raise ValueError(f"Expected --devices to be integers; got {_DEVICES.value}.")
     counts = [int(count) for count in _DEVICES.value]
 
-    import jax  # after the flags: it takes seconds
+    import jax  # after flag parsing, since it takes seconds
 
     jax.config.update("jax_num_cpu_devices", max(counts))
     from mixer.benchmark import workloads

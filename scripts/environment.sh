@@ -1,11 +1,11 @@
-# Sourced by quickstart.sh, test.sh and tpu_worker.sh: makes the virtual environment .venv of this
-# clone, once.
+# Sourced by the other scripts: creates the virtual environment .venv of this clone.
 #
 #   prepare_environment NAME REQUIREMENTS_FILE
 #
-# installs the file's packages at the versions of requirements.lock, and mixer itself in editable
-# form. When nothing changed since the last time it returns at once. PYTHON names the interpreter
-# to use, otherwise the first suitable one of python3.12, python3.11 and python3 is taken.
+# installs the packages in the file at the versions pinned in requirements.lock, and mixer itself in
+# editable mode. It returns at once if nothing has changed since the last installation. PYTHON
+# selects the interpreter; by default it is the first suitable one of python3.12, python3.11 and
+# python3.
 
 say() { printf '\n[%s] %s\n' "$(basename "$0" .sh)" "$*"; }
 
@@ -27,7 +27,7 @@ find_python() {
     done
     fail "expected Python 3.11 or newer (tested: 3.11, 3.12);" \
         "got:${versions:- none of ${PYTHON:-python3.12 python3.11 python3};}" \
-        "install one and name it: PYTHON=/path/to/python3.12 bash scripts/$(basename "$0")"
+        "install one and run: PYTHON=/path/to/python3.12 bash scripts/$(basename "$0")"
 }
 
 prepare_environment() {
@@ -40,8 +40,8 @@ prepare_environment() {
     fi
     if ! .venv/bin/python -c '' 2>/dev/null; then
         python=$(find_python) || exit 1
-        say "Making the virtual environment .venv with $("$python" --version 2>&1)"
-        rm -rf .venv # the remains of an interrupted attempt
+        say "Creating the virtual environment .venv with $("$python" --version 2>&1)"
+        rm -rf .venv # left over from an interrupted attempt
         "$python" -m venv .venv ||
             fail "'$python -m venv' failed. On Debian and Ubuntu: apt install python3-venv"
     fi
@@ -49,8 +49,8 @@ prepare_environment() {
     if ! .venv/bin/python -m pip install -r "$requirements" -c requirements.lock >"$log" 2>&1 ||
         ! .venv/bin/python -m pip install --no-deps -e . >>"$log" 2>&1; then
         tail -n 15 "$log" >&2
-        fail "the installation failed, the last lines are above, all of them in $log." \
-            "Is a package index reachable (PIP_INDEX_URL names another one)?" \
+        fail "the installation failed; see the last lines above and the full log in $log." \
+            "Is a package index reachable (set PIP_INDEX_URL to use another one)?" \
             "Then run this script again."
     fi
     echo "$inputs" >"$stamp"

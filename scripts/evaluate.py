@@ -1,12 +1,12 @@
-"""Evaluates weights: python scripts/evaluate.py --weights=SOURCE [--dataset=NAME]
+"""Measures the top-1 accuracy of weights on a dataset, with their head or a few-shot linear probe.
 
-Example: python scripts/evaluate.py --weights=imagenet1k/Mixer-B_16 --dataset=imagenet2012
+python scripts/evaluate.py --weights=imagenet1k/Mixer-B_16 --dataset=imagenet2012
 
-SOURCE is a name of the catalogue of published weights, a .npz or .safetensors file, the workdir of
-a run, or one of its checkpoints. NAME is as in a config; imagenet2012_real counts a prediction as
-right if it is one of the reassessed labels of the image. --few_shot evaluates the features alone,
-with a linear probe of them, and so works for datasets that the weights were not trained on.
-The weights of a run are evaluated as the run was: its dataset and crop need no flags.
+--weights takes a published name, a .npz or .safetensors file, the workdir of a run, or one of its
+checkpoints. --dataset takes the same names as config.dataset; with imagenet2012_real, a prediction
+is correct if it is one of the image's reassessed labels. --few_shot evaluates the features with a
+linear probe, so it also works on datasets that the weights were not trained on. For the weights of
+a run, the dataset and preprocessing default to those of the run.
 """
 
 import json
@@ -15,50 +15,50 @@ from typing import Any
 
 from absl import app, flags, logging
 
-# Before TensorFlow is loaded: only its errors, and not all of Keras (see mixer/main.py).
+# Before TensorFlow is imported: log errors only, and do not load all of Keras (see mixer/main.py).
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-_WEIGHTS = flags.DEFINE_string("weights", None, "The weights, see above.", required=True)
-_DATASET = flags.DEFINE_string("dataset", None, "The dataset, see above; else that of the run.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "Weights to evaluate; see above.", required=True)
+_DATASET = flags.DEFINE_string(
+    "dataset", None, "Dataset to evaluate on. Default: that of the run the weights come from."
+)
 _SPLIT = flags.DEFINE_string(
-    "split", None, "Its images to evaluate on; else the run's eval_splits.test, or validation."
+    "split", None, "Split to evaluate on. Default: the run's eval_splits.test, or validation."
 )
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where TFDS keeps its datasets; else as for the run."
+    "data_dir", None, "TFDS data folder. Default: that of the run, or TFDS's own."
 )
 _CROP = flags.DEFINE_list(
     "crop",
     [],
-    "resmall_crop, resize_crop (Appendix C), or both: a result for each. Else that of the run, or "
-    "resmall_crop.",
+    "resmall_crop, resize_crop (Appendix C) or both. Default: as in the run, or the first.",
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Side in pixels; else that of the training.", lower_bound=1
+    "image_size", None, "Image side in pixels. Default: the side in training.", 1
 )
 _EVAL_RESIZE = flags.DEFINE_integer(
-    "eval_resize",
-    None,
-    "Side before the crop; else that of the run, or 256 for 224.",
-    lower_bound=1,
+    "eval_resize", None, "Side before the crop, pixels. Default: as in the run, or 256 for 224.", 1
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images per batch, on all devices together.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the activations.")
-_GELU = flags.DEFINE_enum("gelu", None, ["tanh", "exact"], "Else what the weights need.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images per batch, over all devices.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Activation dtype.")
+_GELU = flags.DEFINE_enum(
+    "gelu", None, ["tanh", "exact"], "Type of GELU. Default: that of the weights, or tanh."
+)
 _FEW_SHOT = flags.DEFINE_list(
-    "few_shot", [], "Training images per class of a linear probe, for instance 1,5,10,25."
+    "few_shot", [], "Training images per class for a linear probe, such as 1,5,10,25."
 )
 _FEW_SHOT_TRAIN_SPLIT = flags.DEFINE_string(
-    "few_shot_train_split", "train", "Where the probe's training images come from."
+    "few_shot_train_split", "train", "Split that the probe's training images are drawn from."
 )
 _EXPECT = flags.DEFINE_float(
-    "expect", None, "Exit with 1 unless the top-1 is this.", lower_bound=0.0, upper_bound=1.0
+    "expect", None, "Expected top-1 in [0, 1]; exit with 1 if the result differs.", 0.0, 1.0
 )
 _TOLERANCE = flags.DEFINE_float(
-    "tolerance", 0.003, "How far from --expect it may be.", lower_bound=0.0
+    "tolerance", 0.003, "Largest accepted difference from --expect.", 0.0
 )
-_JSON = flags.DEFINE_bool("json", False, "Print one JSON object a line instead of text.")
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object per line instead of text.")
 
 
 def main(argv: list[str]) -> None:
@@ -84,7 +84,7 @@ def _parse_shots(numbers: list[str]) -> list[int]:
 
 
 def _evaluate(shots: list[int]) -> Any:
-    # After the flags: JAX takes seconds.
+    # After flag parsing, since JAX takes seconds.
     from mixer.evaluation.evaluate_weights import evaluate_few_shot, evaluate_head, images_for
     from mixer.weights.load import load_model
 
@@ -121,11 +121,10 @@ def _print(result: dict[str, Any]) -> None:
 
 
 def _check(top1: float) -> None:
-    # The margin is for the rounding of decimal fractions: 0.769 - 0.766 > 0.003.
+    # The margin absorbs rounding: in floating point, 0.769 - 0.766 > 0.003.
     if _EXPECT.value is not None and abs(top1 - _EXPECT.value) > _TOLERANCE.value + 1e-9:
         raise ValueError(
-            f"Expected a top-1 of {_EXPECT.value:.4f}, give or take {_TOLERANCE.value}; got "
-            f"{top1:.4f}."
+            f"Expected a top-1 of {_EXPECT.value:.4f} within {_TOLERANCE.value}; got {top1:.4f}."
         )
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From a laptop with gcloud: trains on a Cloud TPU slice, and goes on after preemption.
-# The part that runs on the slice is tpu_worker.sh. Works with bash 3.2, which macOS has.
+# Trains on a Cloud TPU slice from a laptop with gcloud, and resumes after preemptions.
+# The part that runs on the slice is tpu_worker.sh. Compatible with bash 3.2, for macOS.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -9,11 +9,11 @@ source scripts/tpu_slice.sh
 dry_run="" name="" zone="" project="" accelerator="" image="" config="" workdir="" spot="" queue=""
 keep="" had_slice="" command="" poll=${MIXER_TPU_POLL_SECONDS:-30}
 
-setup() { # a program that runs keeps its files; the environment outlives new files
+setup() { # refuses while a program is running; keeps an existing environment
     local archive=build/mixer.tar.gz
-    local refusal="echo 'Error: a program runs here; end it: launch_tpu.sh stop' >&2; exit 1"
+    local refusal="echo 'Error: a program is running; stop it: launch_tpu.sh stop' >&2; exit 1"
     local clean="find mixer -mindepth 1 -maxdepth 1 ! -name .venv ! -name .run -exec rm -rf {} +"
-    note "Setting up every worker with commit $(git rev-parse --short HEAD)"
+    note "Setting up all workers with commit $(git rev-parse --short HEAD)"
     if [ -n "$dry_run" ]; then
         echo "mkdir -p build && git archive --format=tar.gz --output=$archive HEAD"
     else
@@ -25,7 +25,7 @@ setup() { # a program that runs keeps its files; the environment outlives new fi
 }
 start_program() { remote all "$(worker start "${program[@]}")"; }
 
-follow_log() { # prints the log of worker 0 from after line `lines`; sets lines and state
+follow_log() { # prints the log of worker 0 after line `lines`; sets lines and state
     local line
     state=""
     while IFS= read -r line; do
@@ -36,8 +36,8 @@ follow_log() { # prints the log of worker 0 from after line `lines`; sets lines 
     done < <(remote 0 "$(worker follow "$lines" 300)" 2>"$temporary/err")
 }
 
-# Returns when the program ended or lost its slice, with the outcome: finished, failed, stopped,
-# interrupted (by a signal), restarted (the machine was), preempted or deleted. `states` are then those of the workers.
+# Returns once the program has ended or lost its slice. Sets outcome: finished, failed, stopped,
+# interrupted (by a signal), restarted (the machine), preempted or deleted; and the workers' states.
 watch_program() {
     local lines=$1 state slice suspicion=""
     while :; do
@@ -66,14 +66,14 @@ watch_program() {
             ;;
         *) outcome=finished && return ;;
         esac
-        # Programs die of a preemption some time before the slice is said to be preempted.
+        # A preemption kills the program some time before gcloud reports it, so look twice.
         [ "$suspicion" != "$outcome" ] || return 0
         suspicion=$outcome
         sleep "$poll"
     done
 }
 
-conclude() { # after watch_program: says how it ended and sets code, the exit code
+conclude() { # after watch_program: reports how the program ended, and sets the exit code `code`
     code=1
     case $outcome in
     finished) note "The program finished" && code=0 ;;
@@ -86,11 +86,11 @@ conclude() { # after watch_program: says how it ended and sets code, the exit co
     esac
 }
 
-launch() { # from whatever is there to a running program; nothing is done twice
+launch() { # starts the program unless it is already running
     local states
     states=$(worker_states) || true # a new slice has no worker script yet
     case $states in
-    *" running"*) note "A program runs already: taking it up" ;;
+    *" running"*) note "Found a running program: following it" ;;
     *) setup || return ;;
     esac
     start_program
@@ -104,10 +104,10 @@ run() {
             [ "$(slice_state || echo unknown)" = READY ] || continue
             fail "setup or start failed, see above. $costs"
         fi
-        note "Ctrl-C ends only this; the run goes on"
+        note "Ctrl-C ends only this script; the run continues"
         watch_program 0
         case $outcome in
-        preempted) note "The slice was preempted: making a new one" ;;
+        preempted) note "The slice was preempted: creating a new one" ;;
         restarted | interrupted)
             note "A worker was $outcome: starting again"
             remote all "$(worker stop)" || sleep "$poll"
@@ -124,13 +124,13 @@ run() {
 }
 
 interrupted() {
-    note "Interrupted. What was started on the slice goes on, and costs until it is deleted:"
+    note "Interrupted. The slice keeps running, and is billed until it is deleted:"
     note "  $(again follow)"
     note "  $(again delete)"
     exit 130
 }
 
-plan() { # for --dry-run: the commands of a run that goes through at once
+plan() { # for --dry-run: prints the commands of a run without incidents
     case $command in run | create | status)
         cloud queued-resources describe "$name" --format="value(state.state)" "${place[@]}"
         cloud tpu-vm describe "$name" --format="value(state)" "${place[@]}"
@@ -149,7 +149,7 @@ parse_flags "$@"
 check_command
 place=(--zone="$zone" ${project:+"--project=$project"} --quiet)
 program=(--config="$config" --workdir="$workdir" ${overrides[@]+"${overrides[@]}"})
-costs="The slice costs until it is deleted: $(again delete)"
+costs="The slice is billed until it is deleted: $(again delete)"
 if [ -n "$dry_run" ]; then
     plan
     exit
@@ -161,7 +161,7 @@ case $command in
 run) run ;;
 create) ensure_slice && note "$costs" ;;
 setup) setup ;;
-start) start_program && note "Follow it: $(again follow)" ;;
+start) start_program && note "To follow it: $(again follow)" ;;
 follow)
     watch_program -10
     conclude

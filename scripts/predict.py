@@ -1,9 +1,11 @@
-"""Names what is in images: python scripts/predict.py IMAGE... --weights=SOURCE
+"""Classifies images: prints the most probable classes of each, and draws them in a picture.
+
+python scripts/predict.py IMAGE... --weights=SOURCE
 
 Example: python scripts/predict.py cat.jpg --weights=imagenet1k/Mixer-B_16
 
-Prints the most probable classes of each image (JPEG or PNG) and draws them beside it. SOURCE is a
-name of the catalogue of published weights, a .npz or .safetensors file, or the workdir of a run.
+Images are JPEG or PNG files. SOURCE is a published name, a .npz or .safetensors file, or the
+workdir of a run.
 """
 
 import os
@@ -11,35 +13,29 @@ import pathlib
 
 from absl import app, flags, logging
 
-# Before TensorFlow is loaded: only its errors, and not all of Keras (see mixer/main.py).
+# Before TensorFlow is imported: log errors only, and do not load all of Keras (see mixer/main.py).
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-_WEIGHTS = flags.DEFINE_string("weights", None, "The weights, see above.", required=True)
-_TOP = flags.DEFINE_integer("top", 5, "Classes of each image.", lower_bound=1, upper_bound=20)
-_OUTPUT = flags.DEFINE_string("output", "predictions.png", "The picture to write.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "Weights to use; see above.", required=True)
+_TOP = flags.DEFINE_integer("top", 5, "Number of classes to show per image.", 1, 20)
+_OUTPUT = flags.DEFINE_string("output", "predictions.png", "PNG file to write the picture to.")
 _CLASS_NAMES = flags.DEFINE_string(
-    "class_names",
-    None,
-    "A file with one name a line. Without it, the names that came with the weights, or ImageNet's "
-    "if there are 1,000 classes.",
+    "class_names", None, "File with one class name per line. Default: as in the run, or ImageNet's."
 )
 _CROP = flags.DEFINE_string(
-    "crop",
-    None,
-    "resmall_crop or resize_crop (Appendix C); without it that of the run, or resmall_crop.",
+    "crop", None, "resmall_crop or resize_crop (Appendix C). Default: as in the run, or the first."
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Side in pixels; else that of the training.", lower_bound=1
+    "image_size", None, "Image side in pixels. Default: the side in training.", 1
 )
 _EVAL_RESIZE = flags.DEFINE_integer(
-    "eval_resize",
-    None,
-    "Side before the crop; else that of the run, or 256 for 224.",
-    lower_bound=1,
+    "eval_resize", None, "Side before the crop, pixels. Default: as in the run, or 256 for 224.", 1
 )
-_GELU = flags.DEFINE_enum("gelu", None, ["tanh", "exact"], "Else what the weights need.")
+_GELU = flags.DEFINE_enum(
+    "gelu", None, ["tanh", "exact"], "Type of GELU. Default: that of the weights, or tanh."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -54,20 +50,22 @@ def main(argv: list[str]) -> None:
 
 
 def _check_files(paths: list[pathlib.Path], output: pathlib.Path) -> None:
-    """Raises ValueError for what would be found only after the weights have been loaded."""
+    """Raises ValueError early for mistakes that would otherwise surface after a long load."""
     if not paths:
-        raise ValueError("Expected image files; got none: python scripts/predict.py IMAGE... ")
+        raise ValueError(
+            "Expected image files; got none. Usage: python scripts/predict.py IMAGE..."
+        )
     for path in paths:
         if not path.is_file():
             raise ValueError(f"Expected an image file; there is no file {path}.")
     if output.suffix != ".png" or not output.parent.is_dir():
-        raise ValueError(f"Expected --output=NAME.png in a folder that exists; got {output}.")
+        raise ValueError(f"Expected --output=NAME.png in an existing folder; got {output}.")
     if output.resolve() in [path.resolve() for path in paths]:
-        raise ValueError(f"Expected --output beside the images; it would overwrite {output}.")
+        raise ValueError(f"Expected --output to differ from the images; got {output}.")
 
 
 def _predict(paths: list[pathlib.Path], output: pathlib.Path) -> None:
-    # After the flags: JAX takes seconds.
+    # After flag parsing, since JAX takes seconds.
     from mixer.evaluation.class_names import find_class_names
     from mixer.evaluation.prediction import MAX_DRAWN, draw_predictions, predict
     from mixer.weights.load import load_model

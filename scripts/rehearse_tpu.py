@@ -1,10 +1,11 @@
-"""Compiles the step of a config for a Cloud TPU slice, without a TPU, and tells what it needs.
+"""Estimates memory and time of a config's step on a Cloud TPU slice, without a TPU.
 
 python scripts/rehearse_tpu.py --config=configs/pretrain_imagenet.py:B/16 --topology=v3-32
 
---topology=v3-8,v3-32,v3-128 gives a table, --sweep one of all sizes of the generation, --mode=infer
-the throughput of inference for several batch sizes. Any key of the config can be overridden with
---config.KEY=VALUE. Needs libtpu: pip install -r requirements-tpu.txt. A compilation takes a minute.
+The step is compiled for the slice, which takes about a minute per row. Several slices, as in
+--topology=v3-8,v3-32,v3-128, give a table; --sweep adds larger ones. --mode=infer estimates
+inference throughput at several batch sizes. Any config key can be overridden with
+--config.KEY=VALUE. Requires libtpu: pip install -r requirements-tpu.txt.
 """
 
 import json
@@ -15,18 +16,18 @@ from typing import Any
 from absl import app, flags
 from ml_collections import config_flags
 
-# The TPU is compiled for, not used; its library's messages on a machine without one say nothing.
+# No TPU is used, only compiled for; libtpu's warnings about missing hardware are noise.
 os.environ["JAX_PLATFORMS"] = "cpu"
 for _name in ("TF_CPP_MIN_LOG_LEVEL", "TPU_MIN_LOG_LEVEL", "TPU_STDERR_LOG_LEVEL"):
     os.environ.setdefault(_name, "3")
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file, FILE[:SIZE].")
-_TOPOLOGY = flags.DEFINE_list("topology", ["v3-32"], "Slices as Cloud TPU names them.")
-_SWEEP = flags.DEFINE_bool("sweep", False, "All larger slices of the first one's generation, too.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "What to compile.")
-_BATCH = flags.DEFINE_list("batch_per_core", ["32", "64", "128", "256"], "For --mode=infer.")
-_JSON = flags.DEFINE_bool("json", False, "Print one JSON object a line instead of text.")
-_ADVISE = flags.DEFINE_bool("advise", True, "Look for a change that fits if the config does not.")
+_TOPOLOGY = flags.DEFINE_list("topology", ["v3-32"], "Slices, by their Cloud TPU names.")
+_SWEEP = flags.DEFINE_bool("sweep", False, "Also compile for up to six larger slices.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "Training step or inference.")
+_BATCH = flags.DEFINE_list("batch_per_core", ["32", "64", "128", "256"], "For --mode=infer only.")
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object per line instead of text.")
+_ADVISE = flags.DEFINE_bool("advise", True, "If the config does not fit, find a change that fits.")
 
 _TABLE = (
     ("topology", "slice", "8"),
@@ -39,14 +40,16 @@ _TABLE = (
     ("hours", "hours", "7.1f"),
     ("core_days", "core-days", "9.1f"),
     ("paper_core_days", "paper", "5"),
-    ("compile_s", "compiled s", "10.0f"),
+    ("compile_s", "compile s", "9.0f"),
 )
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from mixer.rehearsal.topology import larger_slices  # after the flags: JAX takes seconds
+    from mixer.rehearsal.topology import (
+        larger_slices,
+    )  # after flag parsing, since JAX takes seconds
 
     slices = list(_TOPOLOGY.value)
     try:
@@ -75,7 +78,7 @@ def _rehearse(topology: str) -> None:
     report = rehearse.rehearse_training(_CONFIG.value, topology)
     _print(report)
     if not report["fits"] and _ADVISE.value:
-        _say(f"Does not fit on {topology}; looking for the smallest change that does ...")
+        _say(f"Does not fit on {topology}; searching for the cheapest change that makes it fit ...")
         change, report = rehearse.smallest_change_that_fits(_CONFIG.value, topology)
         _say(f"It fits with {change}:")
         _print(report | {"change": change})
@@ -87,7 +90,7 @@ def _say(text: str) -> None:
 
 def _print_header() -> None:
     what = f"{_MODE.value} step of {flags.FLAGS['config'].config_filename}"
-    _say(f"Compiling the {what}; about a minute for each row.")
+    _say(f"Compiling the {what}; each row takes about a minute.")
     if not _JSON.value:
         print("  ".join(title.rjust(_width(spec)) for _, title, spec in _TABLE), flush=True)
 
@@ -104,7 +107,7 @@ def _print(report: dict[str, Any]) -> None:
     if "paper_images_per_s_per_core" in report:
         print(f"{'':10}the paper measured {report['paper_images_per_s_per_core']:,} img/s/core")
     for name, entry in report.get("collectives", {}).items():
-        print(f"{'':10}{name}: {entry['count']} of {entry['mib']:,.1f} MiB in all")
+        print(f"{'':10}{name}: {entry['count']}, {entry['mib']:,.1f} MiB in total")
 
 
 def _width(spec: str) -> int:
@@ -114,10 +117,10 @@ def _width(spec: str) -> int:
 def _print_footer() -> None:
     if not _JSON.value:
         print(
-            "\npeak GiB: arguments, results, temporaries and program of one device.\n"
-            "est. ms: the compiler's own estimate, without waiting for the network or the input; "
-            "images/s, hours\nand core-days follow from it, so they are lower bounds. bound ms: "
-            "the matrix units at their peak."
+            "\npeak GiB: arguments, outputs, temporaries and program, per device.\n"
+            "est. ms: the compiler's estimate, without waiting for the network or the input. It is "
+            "a lower bound\non the step time, and so are the hours and core-days that follow from "
+            "it; img/s/core is an upper bound.\nbound ms: all matmuls at the peak rate of the chip."
         )
 
 

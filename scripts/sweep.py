@@ -1,11 +1,13 @@
-"""Runs a grid of config values, chooses the best by held-out images, and runs its other seeds.
+"""Trains over a grid of config values, selects the best on held-out images, and repeats it.
 
 python scripts/sweep.py --config=configs/finetune.py:B/16,cifar10 --workdir=runs/sweep
 
-The grid is the config file's own, or --grid=optimizer.learning_rate=0.003,0.01 (several: all
-combinations). Any key of the config can be overridden for all runs with --config.KEY=VALUE. Run the
-same command again to go on, or to have the report again. Several machines: --print_commands prints
-what can be run now, a line each; when they have ended, the same again prints the seeds of the best.
+The grid comes from the config file's SWEEP, or from --grid=optimizer.learning_rate=0.003,0.01
+(repeat the flag for the product of several grids). It is run with the first seed, and the best
+combination again with the other seeds. --config.KEY=VALUE overrides a config key for all runs. Run
+the same command again to resume, or to rewrite the report. To use several machines,
+--print_commands prints the runs that are ready, one command per line; once they have finished, it
+prints the remaining seeds of the best combination.
 """
 
 import importlib.util
@@ -21,24 +23,24 @@ from ml_collections import config_flags
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     help_string="Config file, FILE[:SIZE].",
-    # As in mixer.main, which names the nearest known key.
+    # As in mixer.main, which rejects an unknown key and names the nearest one.
     accept_new_attributes=True,
     lock_config=False,
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder for the runs and the report, on a disk.", required=True
+    "workdir", None, "Local folder for the runs and the report.", required=True
 )
-_GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE instead of the config's sweep().")
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "The grid is run with the first.")
-_SELECT = flags.DEFINE_string("select", "minival/top1", "What the best is chosen by.")
-_REPORT = flags.DEFINE_string("report", "test/top1", "What is reported of it.")
-_PRINT_COMMANDS = flags.DEFINE_bool("print_commands", False, "Print the commands and run nothing.")
+_GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE to vary instead of SWEEP.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds; the grid is run with the first only.")
+_SELECT = flags.DEFINE_string("select", "minival/top1", "Metric that the best is selected by.")
+_REPORT = flags.DEFINE_string("report", "test/top1", "Metric that is reported for the best.")
+_PRINT_COMMANDS = flags.DEFINE_bool("print_commands", False, "Print the commands that are ready.")
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    for number in (signal.SIGTERM, signal.SIGHUP):  # a sweep must not leave its run behind
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that the current run is stopped, too
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
     try:
@@ -46,23 +48,25 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
-        print("\nInterrupted. Run the same command again to go on.", file=sys.stderr)
+        print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
         sys.exit(130)
 
 
 def _sweep() -> None:
-    # After the flags, so that --help and typos answer at once.
+    # After flag parsing, so that --help and typos are answered at once.
     from mixer.config import to_plain
     from mixer.sweep import grid, plan, report, runs
 
     if "://" in _WORKDIR.value:
-        raise ValueError(f"Expected --workdir to be a folder on a disk; got {_WORKDIR.value!r}.")
+        raise ValueError(f"Expected --workdir to be a local folder; got {_WORKDIR.value!r}.")
     config = to_plain(_CONFIG.value)
     sweep = plan.create_sweep(
         config_file=flags.FLAGS["config"].config_filename,
         overrides=flags.FLAGS["config"].override_values,
         config=config,
-        combinations=grid.parse_grid(_GRID.value, config) if _GRID.value else _own_grid(),
+        combinations=grid.parse_grid(_GRID.value, config)
+        if _GRID.value
+        else grid.combinations_of(_own_grid()),
         seeds=grid.parse_seeds(_SEEDS.value),
         workdir=pathlib.Path(_WORKDIR.value),
         select=_SELECT.value,
@@ -78,17 +82,17 @@ def _sweep() -> None:
     print(f"\n{report.write(sweep, outcomes)}\n{sweep.workdir}/sweep.{{md,json,png}}")
     failed = [sweep.folder(run) for run, outcome in outcomes.items() if outcome is None]
     if failed:
-        raise SystemExit(f"error: {len(failed)} runs failed: {', '.join(map(str, failed))}")
+        raise SystemExit(f"error: failed runs: {', '.join(map(str, failed))}")
 
 
-def _own_grid() -> list[dict[str, Any]]:
+def _own_grid() -> dict[str, Any]:
     path = flags.FLAGS["config"].config_filename.partition(":")[0]
     spec = importlib.util.spec_from_file_location("swept_config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not hasattr(module, "sweep"):
-        raise ValueError(f"{path} has no sweep(). Expected --grid=KEY=VALUE,VALUE.")
-    return module.sweep()
+    if not hasattr(module, "SWEEP"):
+        raise ValueError(f"{path} has no SWEEP. Pass --grid=KEY=VALUE,VALUE.")
+    return module.SWEEP
 
 
 if __name__ == "__main__":

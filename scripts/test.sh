@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Linters, type checker and tests, in the virtual environment .venv.
+# Runs the linters, the type checker and the tests in the virtual environment .venv.
 set -euo pipefail
 
 if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
     echo "Usage: bash scripts/test.sh [PYTEST_ARGUMENT ...]"
-    echo "Runs ruff, mypy and the fast tests. The slow tests: bash scripts/test.sh -m slow"
+    echo "Runs ruff, mypy and the fast tests. For the slow tests: bash scripts/test.sh -m slow"
     exit
 fi
 cd "$(dirname "$0")/.."
@@ -17,5 +17,6 @@ say "Format and lint (ruff)"
 say "Types (mypy)"
 .venv/bin/mypy
 say "Tests (pytest)"
-.venv/bin/python -m pytest -n auto --maxprocesses=4 "$@"  # 1 to 2 GB each
+# Each worker takes 1 to 2 GB. Tests of one file stay together, to share what they have built.
+.venv/bin/python -m pytest -n auto --maxprocesses=4 --dist worksteal "$@"
 say "All passed after $SECONDS s."

@@ -1,36 +1,40 @@
-# Sourced by launch_tpu.sh: its command line. Everything here is done before anything is created.
+# Sourced by launch_tpu.sh: parses and checks its command line, before anything is created.
 
 usage() {
     cat <<'END'
 Usage: bash scripts/launch_tpu.sh COMMAND --name=NAME --zone=ZONE [FLAG ...] [-- OVERRIDE ...]
 
-  run      all of it: create, setup, start, follow; after a preemption all of it again; at the end
-           delete. Run it again to take up a run where it was left, for instance after Ctrl-C.
-  create   create the slice, or wait for it; done at once if it is there
-  setup    copy the committed files of this clone to every worker and make the environment there
-  start    start python -m mixer.main in the background of every worker; done at once if it runs
+Trains on a Cloud TPU slice. Example:
+  bash scripts/launch_tpu.sh run --name=b16 --zone=europe-west4-a --accelerator_type=v3-32 --spot \
+      --config=configs/pretrain_imagenet.py:B/16 --workdir=gs://BUCKET/b16
+
+  run      create, setup, start and follow, again after each preemption; finally delete.
+           Run it again to pick up a run, for example after Ctrl-C.
+  create   create the slice, or wait until it is ready
+  setup    copy the committed files of this clone to every worker and install the environment
+  start    start python -m mixer.main in the background on every worker, unless it is running
   follow   show the log of worker 0 until the program ends; exits with the program's exit code
   status   show the state of the slice and of every worker
-  stop     end the program on every worker; the slice stays, and costs
+  stop     stop the program on every worker; the slice remains, and is billed
   delete   delete the slice (end a `run` with Ctrl-C first)
 
-  --name=NAME              of the slice
-  --zone=ZONE              for instance europe-west4-a
-  --project=PROJECT        default: that of gcloud config
-  --accelerator_type=TYPE  (run, create, start) for instance v3-32, v4-32, v5e-16, v5p-8, v6e-8
+  --name=NAME              name of the slice
+  --zone=ZONE              such as europe-west4-a
+  --project=PROJECT        default: the project in gcloud config
+  --accelerator_type=TYPE  (run, create, start) such as v3-32, v4-32, v5e-16, v5p-8 or v6e-8
   --runtime_version=IMAGE  default: the base image of the TPU generation
-  --spot                   cheaper, may be preempted
-  --queue                  wait in the queue (a queued resource) if no slice is free
-  --config=FILE[:SIZE]     (run, start) as for mixer.main, a committed file
-  --workdir=gs://...       (run, start) where checkpoints and metrics go, and are resumed from
+  --spot                   cheaper, but may be preempted
+  --queue                  request a queued resource, which waits until a slice is free
+  --config=FILE[:SIZE]     (run, start) as for mixer.main; the file must be committed
+  --workdir=gs://...       (run, start) folder for checkpoints and metrics; resumed if it has some
   --keep                   (run) do not delete the slice at the end
-  --dry-run                print the gcloud commands, ready to be pasted, and run none
-  -- --config.KEY=VALUE    (run, start) what follows goes to mixer.main
-MIXER_TPU_POLL_SECONDS (30) is the time between two questions about a state.
+  --dry-run                print the gcloud commands, ready to paste, without running them
+  -- --config.KEY=VALUE    (run, start) everything after -- is passed to mixer.main
+MIXER_TPU_POLL_SECONDS is the polling interval (default 30).
 END
 }
 
-refuse() { # what the user can get wrong, before anything is done
+refuse() { # for errors of the user, before anything is done
     complain "$@"
     exit 2
 }
@@ -79,13 +83,13 @@ parse_flags() { # ARGUMENT ...: sets command, one variable per flag, and overrid
     overrides=("$@")
 }
 
-check_command() { # what the command needs, and its defaults
+check_command() { # checks the flags that the command needs, and fills in defaults
     local file base
-    [[ $name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] || refuse "expected --name=NAME of small letters," \
-        "digits and hyphens, got '$name'; for instance --name=mixer-b16"
-    [ -n "$zone" ] || refuse "expected --zone=ZONE, got none; for instance --zone=europe-west4-a"
+    [[ $name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] || refuse "expected --name=NAME of lowercase" \
+        "letters, digits and hyphens, got '$name'; for example --name=mixer-b16"
+    [ -n "$zone" ] || refuse "expected --zone=ZONE, got none; for example --zone=europe-west4-a"
     [[ $poll =~ ^[0-9]+(\.[0-9]+)?$ ]] ||
-        refuse "expected seconds in MIXER_TPU_POLL_SECONDS, got '$poll'; unset it"
+        refuse "expected MIXER_TPU_POLL_SECONDS in seconds, got '$poll'; correct or unset it"
     [ -n "$dry_run" ] || command -v gcloud >/dev/null ||
         refuse "expected gcloud on the PATH, got none; install it:" \
             "https://cloud.google.com/sdk/docs/install, then: gcloud init"
@@ -95,7 +99,7 @@ check_command() { # what the command needs, and its defaults
         esac
         [[ $accelerator =~ ^(v2|v3|v4|v5litepod|v5p|v6e)-[1-9][0-9]*$ ]] || refuse "expected" \
             "--accelerator_type=GENERATION-SIZE with v2, v3, v4, v5e, v5p or v6e, got" \
-            "'$accelerator'; for instance --accelerator_type=v3-32"
+            "'$accelerator'; for example --accelerator_type=v3-32"
         # Source: "TPU software versions" of the Cloud TPU documentation.
         case $accelerator in
         v5litepod-*) base=v2-alpha-tpuv5-lite ;;
@@ -108,25 +112,25 @@ check_command() { # what the command needs, and its defaults
     esac
     case $command in run | setup | start)
         git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || refuse "expected a git clone," \
-            "got $PWD without a commit; the slice gets the committed files: git clone the project"
+            "got $PWD without a commit; only committed files are copied: git clone the project"
         [ -z "$(git status --porcelain 2>&1)" ] ||
-            note "Warning: uncommitted changes do not go to the slice; commit them first" >&2
+            note "Warning: uncommitted changes are not copied to the slice; commit them first" >&2
         ;;
     esac
     case $command in run | start)
         file=${config%%:*}
         [ -n "$file" ] && git cat-file -e "HEAD:./$file" 2>/dev/null ||
-            refuse "expected --config=FILE[:SIZE] with a file of the commit, got '$config';" \
-                "for instance --config=configs/digits.py; commit new files"
+            refuse "expected --config=FILE[:SIZE] with a committed file, got '$config';" \
+                "for example --config=configs/digits.py; commit new files"
         case $workdir in
         gs://?*) ;;
         "") refuse "expected --workdir=gs://BUCKET/FOLDER, got none" ;;
         *)
-            # Up to 8 cores (of v5e and v6e: chips) are one machine.
+            # Up to 8 cores (for v5e and v6e: chips) are one machine.
             [ "${accelerator##*-}" -le 8 ] || refuse "expected --workdir=gs://..., got" \
-                "$workdir; a $accelerator is several machines, which share no other folder"
+                "$workdir; a $accelerator is several machines, which only share a bucket"
             [ "$command" = start ] || [ -n "$keep" ] || refuse "expected --workdir=gs://..., got" \
-                "$workdir, which is deleted with the slice; use a bucket, or --keep"
+                "$workdir, which would be deleted with the slice; use a bucket, or --keep"
             ;;
         esac
         ;;

@@ -1,5 +1,5 @@
-# Sourced by launch_tpu.sh: all that speaks to gcloud about one slice. Uses its flags as variables:
-# name, zone, project, place (the two as flags), accelerator, image, spot, queue, dry_run.
+# Sourced by launch_tpu.sh: all gcloud calls for one slice. Uses its flags as variables: name, zone,
+# project, place (zone and project as flags), accelerator, image, spot, queue, dry_run.
 
 note() { if [ -n "$dry_run" ]; then echo "# $*"; else echo "[launch_tpu] $*"; fi; }
 complain() { printf '\nError: %s\n' "$*" >&2; }
@@ -8,7 +8,7 @@ fail() {
     exit 1
 }
 
-quoted() { # so that a shell, here or on a worker, reads it as one word
+quoted() { # quotes an argument as one shell word
     local quote="'\\''"
     case $1 in
     "" | *[!A-Za-z0-9_./:=@%+,-]*) printf "'%s'" "${1//\'/$quote}" ;;
@@ -23,22 +23,22 @@ all_quoted() {
     done
 }
 
-cloud() { # runs gcloud, or prints the command
+cloud() { # runs gcloud, or prints the command if --dry-run is given
     if [ -n "$dry_run" ]; then echo "gcloud compute tpus $(all_quoted "$@")"; else
         gcloud compute tpus "$@" </dev/null
     fi
 }
-remote() { # WORKER TEXT: runs the text in the shell of one worker or all; a dead link is noticed
+remote() { # WORKER TEXT: runs shell text on one worker or all; keep-alives detect dead connections
     cloud tpu-vm ssh "$name" --worker="$1" --command="$2" --ssh-flag=-oServerAliveInterval=20 \
         --ssh-flag=-oConnectTimeout=20 "${place[@]}"
 }
 worker() { echo "bash mixer/scripts/tpu_worker.sh $(all_quoted "$@")"; }
 
-again() { # the command line to type next
+again() { # COMMAND: prints the command line for the same slice
     echo "bash scripts/launch_tpu.sh $1 $(all_quoted --name="$name" --zone="$zone" \
         ${project:+"--project=$project"})"
 }
-describe() { # KIND FIELD: prints the field, or ABSENT; fails when gcloud cannot tell
+describe() { # KIND FIELD: prints the field, or ABSENT; fails if gcloud does
     local answer question=("$1" describe "$name" --format="value($2)" "${place[@]}")
     if answer=$(cloud "${question[@]}" 2>"$temporary/err"); then
         echo "${answer:-UNKNOWN}"
@@ -49,7 +49,7 @@ describe() { # KIND FIELD: prints the field, or ABSENT; fails when gcloud cannot
         return 1
     fi
 }
-slice_state() { # of the queue's entry until that is ACTIVE, then of the slice itself
+slice_state() { # prints the state of the queued resource until that is ACTIVE, then of the slice
     local queued node
     queued=$(describe queued-resources state.state) || return
     if [ "$queued" != ABSENT ] && [ "$queued" != ACTIVE ]; then
@@ -57,7 +57,7 @@ slice_state() { # of the queue's entry until that is ACTIVE, then of the slice i
         return
     fi
     node=$(describe tpu-vm state) || return
-    [ "$queued $node" != "ACTIVE ABSENT" ] || node=SUSPENDED # the entry outlived its slice
+    [ "$queued $node" != "ACTIVE ABSENT" ] || node=SUSPENDED # it outlived its slice
     echo "$node"
 }
 worker_states() { remote all "$(worker state)" 2>"$temporary/err"; }
@@ -84,7 +84,7 @@ delete_slice() {
     fi
 }
 
-ensure_slice() { # returns when the slice is READY; one that was lost is deleted first
+ensure_slice() { # returns once the slice is READY; replaces a lost one
     local state shown="" requested="" type
     while :; do
         state=$(slice_state) || state="unknown to gcloud"
@@ -103,9 +103,9 @@ ensure_slice() { # returns when the slice is READY; one that was lost is deleted
         ABSENT)
             note "Requesting a $accelerator"
             if request_slice; then requested=yes; else
-                [ -n "$had_slice" ] || fail "the slice could not be created: gcloud's reason is" \
+                [ -n "$had_slice" ] || fail "the slice could not be created; see gcloud's error" \
                     "above. If no slice is free, try --queue, --spot or another --zone"
-                sleep "$poll" # after a preemption there often is none free for a while
+                sleep "$poll" # after a preemption, often no slice is free for a while
             fi
             ;;
         FAILED | SUSPENDED | PREEMPTED | TERMINATED)
@@ -115,11 +115,11 @@ ensure_slice() { # returns when the slice is READY; one that was lost is deleted
             note "Deleting the lost slice"
             delete_slice || sleep "$poll"
             ;;
-        STOPPED | HIDDEN) fail "expected a slice that can be used, got one that is $state; start" \
-            "it (gcloud compute tpus tpu-vm start) or: $(again delete)" ;;
+        STOPPED | HIDDEN) fail "expected a usable slice, got one that is $state; start it" \
+            "(gcloud compute tpus tpu-vm start) or: $(again delete)" ;;
         *)
             [ -n "$had_slice" ] || [ "$state" != "unknown to gcloud" ] ||
-                fail "expected gcloud to know the state of $name, got the error above;" \
+                fail "expected the state of $name from gcloud, got the error above;" \
                     "try: gcloud auth login; check --project and --zone"
             sleep "$poll"
             ;;

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Runs on every worker of a Cloud TPU slice, called by launch_tpu.sh over ssh.
+# Runs on every worker of a Cloud TPU slice; launch_tpu.sh calls it over ssh.
 #
-# One program at a time: it holds the lock .run/lock for as long as it lives, so that neither a
-# stale process number nor a second start can be mistaken for it. Everything else in .run is text:
-# command, pid, log, log.old (of the start before), and exit_code once it ended.
+# At most one program runs at a time. It holds the lock .run/lock while it is alive, so neither a
+# stale PID nor a second start can be mistaken for it. The other files in .run are text: command,
+# pid, log, log.old (of the previous start), and exit_code once the program has ended.
 set -euo pipefail
 
 if [ $# = 0 ] || [ "$1" = --help ] || [ "$1" = -h ]; then
     cat <<'END'
-Usage: bash scripts/tpu_worker.sh COMMAND, on a worker of a Cloud TPU slice:
-  setup                  make the environment .venv, with a Python 3.12 of its own if need be
-  start [ARGUMENT ...]   start python -m mixer.main with the arguments, in the background
-  state                  print the host's name and: running, exited CODE, interrupted (by a signal,
-                         its state saved), vanished or idle
-  follow LINES SECONDS   print the log from after line LINES (-N: only the last N) until the program
-                         ends or the seconds are over, then a line: @mixer LINES STATE
-  failure                print the end of the log if the program ended with an error
-  stop [SECONDS]         end the program, by force after SECONDS (20), and forget it
+Usage: bash scripts/tpu_worker.sh COMMAND, on a worker of a Cloud TPU slice. Commands:
+  setup                  create the environment .venv, installing Python 3.12 if necessary
+  start [ARGUMENT ...]   start python -m mixer.main with the arguments in the background
+  state                  print the host name and the state: running, exited CODE, interrupted (by a
+                         signal, after saving), vanished or idle
+  follow LINES SECONDS   print the log after line LINES (-N: the last N lines) until the program
+                         ends or the time is up, then a line: @mixer LINES STATE
+  failure                print the end of the log if the program failed
+  stop [SECONDS]         stop the program, by force after SECONDS (default 20), and reset the state
 END
     exit
 fi
@@ -26,10 +26,10 @@ run=.run
 mkdir -p "$run"
 
 setup() {
-    # The TPU images come with Python 3.10. uv brings a whole 3.12 without root and without apt,
-    # which is often locked by an upgrade in the first minutes of a machine.
+    # TPU images come with Python 3.10. uv installs 3.12 without root, and without apt, which is
+    # often locked by automatic upgrades in a machine's first minutes.
     if ! (find_python) >/dev/null 2>&1; then
-        say "No Python 3.11 or newer on this image: getting 3.12 through uv"
+        say "No Python 3.11 or newer on this image: installing 3.12 with uv"
         python3 -m pip install --user --quiet 'uv>=0.5,<1' &&
             python3 -m uv python install 3.12 &&
             PYTHON=$(python3 -m uv python find 3.12) ||
@@ -45,7 +45,7 @@ state() {
     elif [ -e "$run/exit_code" ]; then
         sed 's/^[0-9]/exited &/' "$run/exit_code"
     elif [ -e "$run/pid" ]; then
-        echo vanished # neither alive nor ended by itself: the machine was restarted
+        echo vanished # died without an exit code: the machine was restarted
     else
         echo idle
     fi
@@ -84,7 +84,7 @@ supervise() {
     echo $$ >"$run/pid"
     # The program inherits the lock: it counts as running even if this shell is killed.
     PYTHONUNBUFFERED=1 .venv/bin/python -m mixer.main "$@" || code=$?
-    # After a signal the exit code is 0, too, but the training has not ended.
+    # The exit code is also 0 after a signal, although training has not finished.
     [ "$code" != 0 ] || ! grep -q 'run the same command to go on\.$' "$run/log" || code=interrupted
     echo "$code" >"$run/exit_code.new"
     mv "$run/exit_code.new" "$run/exit_code"
@@ -95,10 +95,10 @@ follow() {
     touch "$run/log"
     [ "$lines" -ge 0 ] || lines=$(($(wc -l <"$run/log") + lines))
     while :; do
-        state=$(state) # before the log is read: after the end nothing is added to it
+        state=$(state) # before reading the log, so that the last lines are not missed
         total=$(wc -l <"$run/log")
-        [ "$lines" -ge 0 ] && [ "$lines" -le "$total" ] || lines=0 # started anew meanwhile
-        # Only whole lines, so that the next call can go on after the last one.
+        [ "$lines" -ge 0 ] && [ "$lines" -le "$total" ] || lines=0 # restarted meanwhile
+        # Only complete lines, so that the next call can continue after the last one.
         [ "$lines" -eq "$total" ] || sed -n "$((lines + 1)),${total}p" "$run/log"
         lines=$total
         [ "$state" = running ] && [ "$SECONDS" -lt "$deadline" ] || break
@@ -120,11 +120,11 @@ failure() {
 stop() {
     local group
     if [ "$(state)" = running ]; then
-        group=$(cat "$run/pid") # of the session that start made
+        group=$(cat "$run/pid") # the process group that `start` created with setsid
         kill -TERM -- "-$group" 2>/dev/null || true
         flock --timeout "${1:-20}" "$run/lock" true || {
             kill -KILL -- "-$group" || true
-            flock --timeout 10 "$run/lock" true || fail "$(hostname): process $group does not end"
+            flock --timeout 10 "$run/lock" true || fail "$(hostname): process $group does not exit"
         }
     fi
     rm -f "$run/pid" "$run/exit_code" "$run/command"

@@ -1,9 +1,13 @@
 """Eight virtual CPU devices for every test; must be set before JAX starts its backend."""
 
+import contextlib
 import os
 import pathlib
+import signal
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 # With fewer threads than virtual devices, XLA's CPU collectives wait for each other for ever.
 os.environ["NPROC"] = "16"
@@ -17,8 +21,13 @@ if "MIXER_TESTS_CACHE" not in os.environ:
     os.environ["MIXER_TESTS_CACHE"] = os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
+# Started with `nohup` or `&`, the tests ignore Ctrl-C, and so would the programs that they start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 import jax
 import numpy as np
+import psutil
 import pytest
 from ml_collections import ConfigDict
 
@@ -26,6 +35,42 @@ from configs import digits
 from mixer.models.mixer import MlpMixer
 
 ROOT = pathlib.Path(__file__).parent.parent
+# The longest, each several processes: first, so that no worker is left alone with one at the end.
+FIRST = ("test_multihost.py", "test_end_to_end.py", "test_preemption.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in FIRST)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Ends the processes that tests have left behind, and fails the tests if there are any."""
+    if hasattr(session.config, "workerinput"):
+        return  # the process that started the workers looks, once they have ended
+    deadline = time.monotonic() + 5
+    while (left := processes_left()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for process, command in left.items():
+        terminal = session.config.get_terminal_writer()
+        terminal.line(f"\nA test left a process behind: {process.pid}, {command}", red=True)
+        process.kill()
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def processes_left() -> dict[psutil.Process, str]:
+    """Returns those that inherited the folder of this session's cache, with their commands."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            is_ours = process.environ().get("MIXER_TESTS_CACHE") == os.environ["MIXER_TESTS_CACHE"]
+            command = " ".join(process.cmdline())
+        except psutil.Error:
+            continue  # has ended, or is another user's
+        # Python's own tracker of shared memory ends with this process.
+        if is_ours and process.pid != os.getpid() and "resource_tracker" not in command:
+            found[process] = command
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -86,24 +131,93 @@ def write_mock_dataset() -> Callable[..., None]:
     return write
 
 
-@pytest.fixture
-def digits_config(data_dir: str) -> ConfigDict:
-    """The config of the quick start with a small model and a short run of 20 steps."""
-    config = digits.get_config()
-    config.data_dir = data_dir
-    config.num_epochs = 20 * 64 / 1433
-    config.model.num_blocks = 2
-    config.model.hidden_dim = 16
-    config.model.tokens_mlp_dim = 8
-    config.model.channels_mlp_dim = 32
-    config.optimizer.warmup_steps = 5
-    config.log_every = 4
-    config.eval_every = 20
-    config.checkpoint_every = 10
-    return config
+@contextlib.contextmanager
+def _quick_compilation() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture
+def quick_compilation() -> Iterator[None]:
+    """Lets XLA compile in 60% of the time, here and in the programs that the test starts.
+
+    The computation is the same, its machine code slower and rounded otherwise. Not for tests of
+    rounding.
+    """
+    with _quick_compilation():
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_compilation_of_file() -> Iterator[None]:
+    """Does the same for all tests of a file, and for what they share."""
+    with _quick_compilation():
+        yield
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw neither images nor curves, which takes seconds (test_what_a_run_writes does)."""
+    for name in ("draw_images", "draw_curves"):
+        monkeypatch.setattr(f"mixer.reporting.pictures.{name}", lambda *args: None)
+
+
+@pytest.fixture(scope="module")
+def parts_built_once(quick_compilation_of_file: None) -> Iterator[None]:
+    """Lets the runs of a file, all with one model, share its compilation; they draw nothing."""
+    from mixer import build, train_loop
+    from mixer.reporting import pictures
+    from mixer.sharding import create_mesh
+
+    def once(function: Callable) -> Callable:
+        results: list[Any] = []
+
+        def first_result(*args: object, **kwargs: object) -> object:
+            if not results:
+                results.append(function(*args, **kwargs))
+            return results[0]
+
+        return first_result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "create_mesh", lambda **sizes: create_mesh(jax.devices()[:1]))
+        for name in ("create_training", "_compile"):
+            patch.setattr(train_loop, name, once(getattr(train_loop, name)))
+        for name in ("draw_images", "draw_curves"):
+            patch.setattr(pictures, name, lambda *args: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def make_digits_config(data_dir: str) -> Callable[[], ConfigDict]:
+    """Makes the config of the quick start with a small model and a short run of 20 steps."""
+
+    def make() -> ConfigDict:
+        config = digits.get_config()
+        config.data_dir = data_dir
+        config.num_epochs = 20 * 64 / 1433
+        config.model.num_blocks = 2
+        config.model.hidden_dim = 16
+        config.model.tokens_mlp_dim = 8
+        config.model.channels_mlp_dim = 32
+        config.optimizer.warmup_steps = 5
+        config.log_every = 4
+        config.eval_every = 20
+        config.checkpoint_every = 10
+        return config
+
+    return make
+
+
+@pytest.fixture
+def digits_config(make_digits_config: Callable[[], ConfigDict]) -> ConfigDict:
+    return make_digits_config()
+
+
+@pytest.fixture(scope="session")
 def tiny_mixer() -> MlpMixer:
     """Two blocks on 8 x 8 images with 2 x 2 patches, stochastic depth and dropout on."""
     return MlpMixer(
@@ -118,7 +232,7 @@ def tiny_mixer() -> MlpMixer:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def one_device_mesh() -> jax.sharding.Mesh:
     from mixer.sharding import create_mesh
 

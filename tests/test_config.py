@@ -37,7 +37,7 @@ def test_a_whole_section_that_nothing_reads_is_named():
 
 def test_a_missing_key_is_named_with_the_nearest_one_there():
     reader = ConfigReader(make_config())
-    with pytest.raises(ValueError, match="no key 'model.dimm'.*'dim'"):
+    with pytest.raises(ValueError, match="Expected the key 'model.dimm'.*'dim'"):
         _ = reader.model.dimm
 
 
@@ -48,7 +48,7 @@ def test_differences_name_what_matters_and_skip_what_does_not():
     new.model.dim = 16
     new.log_every = 9
     assert differences(old, to_plain(new)) == [
-        "gone: 1 before, 'not there' now",
+        "gone: 1 before, 'not set' now",
         "model.dim: 8 before, 16 now",
         "seed: 1 before, 2 now",
     ]

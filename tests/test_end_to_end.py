@@ -35,7 +35,7 @@ def torture(*parts: str) -> None:
     assert "FAILED" not in result.stdout
 
 
-def test_a_run_that_is_killed_five_times_and_stopped_goes_on_with_the_same_bits():
+def test_a_run_that_is_killed_five_times_and_stopped_goes_on_with_the_same_bits(quick_compilation):
     torture("forks")
 
 

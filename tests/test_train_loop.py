@@ -1,22 +1,33 @@
 """The loop as a whole, in process: resumed = uninterrupted, refusals, non-finite losses."""
 
+import contextlib
+import dataclasses
+import io
 import json
 import pathlib
 import shutil
+import signal
+import threading
 
 import jax
 import numpy as np
 import pytest
 
-from mixer import build, train_loop
-from mixer.build import build_training
+from mixer import train_loop
+from mixer.build import build_without_data
 from mixer.checkpoint.folder import newest_step
 from mixer.checkpoint.restore import restore
-from mixer.config import ConfigReader
+from mixer.data.input_pipeline import TrainInput
+from mixer.data.records import Files
 from mixer.flops import CHIPS, Chip
 from mixer.reporting.metrics import read_metrics
+from mixer.runtime.preemption import Preempted
+from mixer.runtime.watchdog import Watchdog
+from mixer.runtime.workdir_lock import workdir_lock
 from mixer.sharding import create_mesh
+from mixer.train_loop import create_training
 
+pytestmark = pytest.mark.usefixtures("quick_compilation_of_file", "no_pictures")
 TIMED = ("images_per_second_per_core", "train_seconds", "core_days")
 
 
@@ -29,16 +40,34 @@ def read_lines(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 
 def read_state(config, workdir: pathlib.Path, step: int):
-    training = build_training(
-        ConfigReader(config), create_mesh(), num_classes=10, num_examples=1433
-    )
+    options, _ = build_without_data(config)
+    training = create_training(options, create_mesh())
     return jax.device_get(restore(workdir / "checkpoints", step, training.abstract_state))
 
 
-def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits_config):
-    digits_config.checkpoint_every = 10  # not a multiple of log_every: mid-window
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    train_loop.train(digits_config, whole)
+@dataclasses.dataclass
+class FinishedRun:
+    workdir: pathlib.Path
+    result: dict[str, float]
+    shown: str
+    beats: int
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory, make_digits_config, quick_compilation_of_file) -> FinishedRun:
+    """A run of `digits_config`; copy its workdir before a change."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    beat, beats = Watchdog.beat, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Watchdog, "beat", lambda dog: beats.append(beat(dog)))
+        with contextlib.redirect_stdout(io.StringIO()) as shown:
+            result = train_loop.train(make_digits_config(), workdir)
+    return FinishedRun(workdir, result, shown.getvalue(), len(beats))
+
+
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits_config, finished_run):
+    assert digits_config.checkpoint_every % digits_config.log_every  # resumed in mid-window
+    whole, resumed = finished_run.workdir, tmp_path / "resumed"
     shutil.copytree(whole, resumed)
     shutil.rmtree(resumed / "checkpoints" / "20")
     train_loop.train(digits_config, resumed)
@@ -52,32 +81,31 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits_con
     assert read_lines(resumed) == lines
 
 
-def test_what_a_run_writes(tmp_path, digits_config, capsys):
-    result = train_loop.train(digits_config, tmp_path)
+def test_what_a_run_writes(finished_run):
+    workdir, result, shown = finished_run.workdir, finished_run.result, finished_run.shown
+    assert finished_run.beats == 20 + 6  # steps, and batches of the evaluation
     assert result["test/count"] == 364
-    assert json.loads((tmp_path / "config.json").read_text())["model"]["hidden_dim"] == 16
-    assert (tmp_path / "curves.png").stat().st_size > 10_000
-    assert (tmp_path / "train_images.png").stat().st_size > 10_000
-    assert list(tmp_path.glob("events.out.tfevents.*"))
-    lines = read_metrics(tmp_path)
+    assert json.loads((workdir / "config.json").read_text())["model"]["hidden_dim"] == 16
+    assert (workdir / "curves.png").stat().st_size > 10_000
+    assert (workdir / "train_images.png").stat().st_size > 10_000
+    assert list(workdir.glob("events.out.tfevents.*"))
+    lines = read_metrics(workdir)
     assert set(lines[0]) == {"step", "loss", "grad_norm", "learning_rate", *TIMED}
     assert set(lines[-1]) == {"step", "test/top1", "test/loss", "test/count"}
     # learning rate of the 4th update with 5 warm-up steps, then of the last one
     assert lines[0]["learning_rate"] == pytest.approx(3e-3 * 3 / 5)
     assert lines[-2]["learning_rate"] == pytest.approx(1e-5 + (3e-3 - 1e-5) / 15, rel=1e-3)
-    shown = capsys.readouterr().out
     assert "| stem/kernel " in shown
     assert "step 20/20 | loss" in shown
     assert f"test top-1   {result['test/top1']:.2%} of 364 images" in shown
-    assert str(tmp_path / "curves.png") in shown
+    assert str(workdir / "curves.png") in shown
 
 
 def test_the_flops_of_the_model_over_the_peak_of_a_known_chip(tmp_path, digits_config, monkeypatch):
     monkeypatch.setitem(CHIPS, jax.devices()[0].device_kind, Chip(1e9, 1, cores=2))
-    digits_config.num_epochs = 8 * 64 / 1433
     train_loop.train(digits_config, tmp_path)
     lines = [line for line in read_metrics(tmp_path) if "loss" in line]
-    assert [line["step"] for line in lines] == [4, 8]
+    assert [line["step"] for line in lines] == [4, 8, 12, 16, 20]
     # 16 patches of 4 x 4 x 3 and 16 channels; 2 blocks with MLPs of 8 and 32; 10 classes
     block = 2 * 16 * 16 * 8 + 2 * 16 * 16 * 32
     flops = 3 * 2 * (16 * 16 * (4 * 4 * 3) + 2 * block + 16 * 10)
@@ -87,35 +115,74 @@ def test_the_flops_of_the_model_over_the_peak_of_a_known_chip(tmp_path, digits_c
         assert line["core_days"] == pytest.approx(line["train_seconds"] * 8 * 2 / 86400)
 
 
-def test_a_finished_run_only_reports(tmp_path, digits_config, capsys):
-    first = train_loop.train(digits_config, tmp_path)
-    before = (tmp_path / "metrics.jsonl").read_bytes()
-    capsys.readouterr()
-    assert train_loop.train(digits_config, tmp_path) == first
-    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+def test_a_finished_run_only_reports(tmp_path, digits_config, finished_run, capsys):
+    workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
+    assert train_loop.train(digits_config, workdir) == finished_run.result
+    metrics = [path / "metrics.jsonl" for path in (workdir, finished_run.workdir)]
+    assert metrics[0].read_bytes() == metrics[1].read_bytes()
     assert "Resuming" in capsys.readouterr().out
 
 
-def test_a_changed_config_is_refused_and_nothing_overwritten(tmp_path, digits_config):
-    digits_config.num_epochs = 4 * 64 / 1433
+def test_the_step_compiles_while_the_first_batch_is_being_read(
+    tmp_path, digits_config, monkeypatch
+):
+    digits_config.num_epochs = 2 * 64 / 1433
     digits_config.optimizer.warmup_steps = 1
-    train_loop.train(digits_config, tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.glob("*.json*")}
+    compiling = threading.Event()
+    compile_step, from_step = train_loop._compile, TrainInput.from_step
+
+    def observed(*args):
+        compiling.set()
+        return compile_step(*args)
+
+    def waiting(self, first_step, on_damage):
+        assert compiling.wait(60), "the first batch holds up the compilation"
+        yield from from_step(self, first_step, on_damage)
+
+    monkeypatch.setattr(train_loop, "_compile", observed)
+    monkeypatch.setattr(TrainInput, "from_step", waiting)
+    assert train_loop.train(digits_config, tmp_path)["step"] == 2
+
+
+def test_a_run_that_lacks_its_last_evaluation_alone_compiles_no_step(
+    tmp_path, digits_config, monkeypatch
+):
+    digits_config.num_epochs = 2 * 64 / 1433
+    digits_config.optimizer.warmup_steps = 1
+    digits_config.checkpoint_every = 2
+
+    def stopped(*args):
+        raise Preempted(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_loop, "evaluate", stopped)
+        with pytest.raises(Preempted):
+            train_loop.train(digits_config, tmp_path)
+    assert newest_step(tmp_path / "checkpoints") == 2
+    monkeypatch.setattr(train_loop, "_compile", lambda *args: pytest.fail("a step was compiled"))
+    monkeypatch.setattr(TrainInput, "from_step", lambda *args: pytest.fail("a batch was read"))
+    assert train_loop.train(digits_config, tmp_path)["test/count"] == 364
+
+
+def test_a_changed_config_is_refused_and_nothing_overwritten(tmp_path, digits_config, finished_run):
+    workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
+    before = {path: path.read_bytes() for path in workdir.glob("*.json*")}
     digits_config.optimizer.learning_rate = 1e-4
     digits_config.train_split = "train[:90%]"
     digits_config.log_every = 1
     with pytest.raises(ValueError, match=r"(?s)learning_rate: 0.003 before, 0.0001 now.*train"):
-        train_loop.train(digits_config, tmp_path)
-    assert {path: path.read_bytes() for path in tmp_path.glob("*.json*")} == before
-    digits_config.num_epochs = 8 * 64 / 1289  # 8 steps of the smaller split
-    train_loop.train(digits_config, tmp_path, allow_config_change=True)
-    assert [line["step"] for line in read_metrics(tmp_path)] == [4, 4, 5, 6, 7, 8, 8]
-    assert json.loads((tmp_path / "config.json").read_text())["optimizer"]["learning_rate"] == 1e-4
+        train_loop.train(digits_config, workdir)
+    assert {path: path.read_bytes() for path in workdir.glob("*.json*")} == before
+    digits_config.num_epochs = 24 * 64 / 1289  # 24 steps of the smaller split
+    train_loop.train(digits_config, workdir, allow_config_change=True)
+    steps = [line["step"] for line in read_metrics(workdir)]
+    assert steps == [4, 8, 12, 16, 20, 20, 21, 22, 23, 24, 24]
+    assert json.loads((workdir / "config.json").read_text())["optimizer"]["learning_rate"] == 1e-4
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_config, monkeypatch):
     digits_config.checkpoint_every = 5
-    make_train_step = build.make_train_step
+    make_train_step = train_loop.make_train_step
 
     def make_poisoned_step(*args, **kwargs):
         step = make_train_step(*args, **kwargs)
@@ -128,7 +195,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_co
 
         return poisoned
 
-    monkeypatch.setattr(build, "make_train_step", make_poisoned_step)
+    monkeypatch.setattr(train_loop, "make_train_step", make_poisoned_step)
     # The parameters of step 13 are not finite, so the loss of step 14 is not.
     with pytest.raises(FloatingPointError, match="Step 14 is not finite: .*loss nan"):
         train_loop.train(digits_config, tmp_path)
@@ -136,6 +203,29 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_co
     state = read_state(digits_config, tmp_path, 10)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     assert [line["step"] for line in read_metrics(tmp_path)] == [4, 8, 12]
+
+
+def test_other_data_are_refused_and_so_is_a_second_run_in_the_workdir(
+    tmp_path, digits_config, finished_run, monkeypatch
+):
+    workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "fingerprint", lambda files: "replaced")
+        with pytest.raises(
+            ValueError, match=r"data of train: '[0-9a-f]{16}' before, 'replaced' now"
+        ):
+            train_loop.train(digits_config, workdir)
+    with workdir_lock(workdir), pytest.raises(ValueError, match="Another run is at work in"):
+        train_loop.train(digits_config, workdir)
+
+
+def test_a_run_is_not_made_shorter_than_it_is(tmp_path, digits_config, finished_run):
+    workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
+    before = (workdir / "metrics.jsonl").read_bytes()
+    digits_config.num_epochs /= 2
+    with pytest.raises(ValueError, match=r"at least the \d+ steps of the newest checkpoint; got"):
+        train_loop.train(digits_config, workdir, allow_config_change=True)
+    assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -149,6 +239,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_co
         ("image_size", 14, "multiples of patch_size=4; got 14 x 14"),
         ("num_stripes", 7, "divisible by num_stripes"),
         ("log_every", 0, "log_every to be at least 1; got 0"),
+        ("watchdog_seconds", -1, "watchdog_seconds of at least 0 \\(never\\); got -1"),
+        ("polyak_decay", 1.5, "polyak_decay from 0 \\(off\\) to below 1; got 1.5"),
+        ("mixup_alpha", -0.5, "mixup_alpha of at least 0 \\(no mixup\\); got -0.5"),
+        ("num_steps", 10, "num_steps or num_epochs; got num_steps=10 and num_epochs="),
         ("num_epochs", 0.0, "warmup_steps < total_steps"),
     ],
 )

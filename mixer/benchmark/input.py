@@ -1,4 +1,4 @@
-"""How fast the input is, beside a classic pipeline over the same images in the same run."""
+"""Measures the input pipeline against a classic tf.data pipeline over the same images."""
 
 import statistics
 import time
@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from mixer.batch import HostBatch
 from mixer.data import preprocess
 from mixer.data.datasets import Dataset
-from mixer.data.input_pipeline import HostBatch, TrainInput
+from mixer.data.input_pipeline import TrainInput
 from mixer.data.order import ExampleOrder
 
-# name -> (RandAugment layers, magnitude): Table 4's ImageNet recipe without and with RandAugment
+# Name -> (RandAugment layers, magnitude): the ImageNet recipe of Table 4 without and with them.
 RECIPES = {"crop+flip": (0, 0.0), "crop+flip+randaugment": (2, 15.0)}
 _CROP_AREA = (0.05, 1.0)
 
@@ -21,13 +22,20 @@ _CROP_AREA = (0.05, 1.0)
 def measure_input(
     dataset: Dataset, *, image_size: int, batch_size: int, rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """Returns a row for each recipe: images/s of ours and of the classic pipeline, and ratios.
+    """Returns a row for each recipe: images/s of our and the classic pipelines, and their ratios.
 
-    The pipelines take turns, each for `seconds`, `rounds` times. `ours` and `classic` are medians
-    in images/s, `ratio` is the median of ours / classic pair by pair. `classic_same_ops` runs the
-    functions of our preprocessing in the classic pipeline and so isolates the reading and ordering;
-    `classic` decodes, crops and flips as the TensorFlow documentation does. `first_batch_s` is the
-    time from opening ours at step 10^9 to its first batch.
+    The pipelines take turns. `ours`, `classic` and `classic_same_ops` are medians in images/s; each
+    `ratio_to_...` is the median of the ratios within a round. `classic_same_ops` runs our
+    preprocessing in the classic pipeline, which isolates the cost of reading and ordering;
+    `classic` decodes, crops and flips like the TensorFlow documentation. `first_batch_s` is the
+    time in seconds from opening ours at step 10^9 to its first batch.
+
+    Args:
+      dataset: JPEGs only, few enough to be held in memory.
+      image_size: the side of the images in pixels.
+      batch_size: images per batch.
+      rounds: how many turns each pipeline gets.
+      seconds: the length of a turn.
     """
     rows = []
     pipelines: dict[str, Iterator[HostBatch]] = {}
@@ -40,12 +48,12 @@ def measure_input(
             randaugment_magnitude=magnitude,
         )
         order = ExampleOrder(len(dataset.records), batch_size, seed=0)
-        pipelines.clear()  # those of the last recipe end now, outside of what is timed
+        pipelines.clear()  # ends the previous recipe's pipelines outside the timed section
         start = time.monotonic()
         train_input = TrainInput(
             dataset, order, ours_preprocess, rows=np.arange(batch_size), prefetch=2
         )
-        pipelines["ours"] = train_input.batches(10**9)
+        pipelines["ours"] = train_input.from_step(10**9)
         next(pipelines["ours"])
         first_batch = time.monotonic() - start
         pipelines["classic_same_ops"] = _classic(dataset, ours_preprocess, batch_size)
@@ -70,7 +78,7 @@ def _take_turns(
     for _ in range(rounds):
         for name, batches in pipelines.items():
             for _ in range(4):
-                next(batches)  # what was prepared ahead while another one ran
+                next(batches)  # prepared while another pipeline ran
             start, count = time.monotonic(), 0
             while time.monotonic() - start < seconds:
                 next(batches)
@@ -82,7 +90,7 @@ def _take_turns(
 def _classic(
     dataset: Dataset, decode: preprocess.TrainPreprocess, batch_size: int
 ) -> Iterator[HostBatch]:
-    """Returns batches from tf.data's shuffle, map and batch over the same examples, in memory."""
+    """Returns the batches of tf.data's shuffle, map and batch over the same examples in memory."""
     indices = np.arange(len(dataset.records))
     examples = tf.data.Dataset.from_tensor_slices(np.array(dataset.records.read(indices), object))
     examples = examples.shuffle(len(indices)).repeat().enumerate()

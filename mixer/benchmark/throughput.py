@@ -1,6 +1,6 @@
-"""Throughput of a model on the devices of this machine, beside the matrix peak measured there.
+"""Training and inference throughput on local devices, relative to their measured matmul peak.
 
-The paper reports images/s/core at the best of several batch sizes (Table 3); so does this.
+As in Table 3 of the paper, the result is images/s/core at the best of several batch sizes.
 """
 
 import os
@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from mixer.benchmark import workloads
@@ -17,14 +18,14 @@ from mixer.benchmark.timing import Workload, is_out_of_memory, spread, time_call
 from mixer.flops import CHIPS, train_flops_per_image
 
 _GIB = 2**30
-# m, k, n of the product [m, k] [k, n] that stands for the matrix peak: large enough that a larger
-# one is no faster, small enough that a CPU has done it in a fraction of a second.
+# m, k, n of the product [m, k] @ [k, n] that defines the peak: large enough to saturate the device,
+# small enough to take a CPU only a fraction of a second.
 _PRODUCT = {"cpu": (4096, 1024, 4096)}
 _LARGE_PRODUCT = (8192, 8192, 8192)
 
 
 def measure_matrix_peak(dtype: str, *, seconds: float, windows: int) -> float:
-    """Returns the TFLOP/s of the fastest window of a large matrix product on one device."""
+    """Returns the TFLOP/s of a large matrix product on one device, in the fastest window."""
     m, k, n = _PRODUCT.get(jax.default_backend(), _LARGE_PRODUCT)
     product = workloads.matrix_product(dtype, (m, k, n))
     calls = warm_up(product, seconds)
@@ -42,15 +43,17 @@ def measure_throughput(
     seconds: float,
     windows: int,
 ) -> dict[str, Any]:
-    """Returns the throughput of a model at one image size, a plain dict for JSON.
+    """Measures training ("train", the ImageNet pre-training step) or inference ("infer").
 
-    `rows` holds an entry for each batch size, images per device: `measure_batch_size` says what is
-    in it; one that does not fit into memory has `out_of_memory`. `best` is the row with the highest
-    median of images/s/core, None if nothing fits. `mode` is "train", the step of the pre-training
-    on ImageNet, or "infer".
+    `image_size` is the side in pixels, `batch_sizes` are in images per device, `matrix_tflops` is
+    from `measure_matrix_peak`, and `seconds` is the length of each of the `windows`.
+
+    Returns a JSON-compatible dict: `rows` has the result of `measure_batch_size` for each batch
+    size, or `out_of_memory` if it does not fit; `best` is the row with the highest median
+    images/s/core, None if nothing fits.
 
     Raises:
-      ValueError: the images do not split into patches.
+      ValueError: `image_size` is not a multiple of the patch size.
     """
 
     def build(batch_size: int) -> Workload:
@@ -102,17 +105,18 @@ def measure_batch_size(
     seconds: float,
     windows: int,
 ) -> dict[str, Any]:
-    """Returns the row of a batch size: `images_per_s_per_core` with its spread over the windows.
+    """Measures the workload that `build` makes for `batch_size` images per device.
 
-    `tflops_per_device` and its share of the matrix peak, `matrix_share`, follow from its median.
-    `peak_memory_gib` of a device is what `peak_memory_from` counted: the device itself if it does
-    and this row reached a new peak, otherwise the compiler.
+    Returns a JSON-compatible dict. `images_per_s_per_core` has the median, min and max over the
+    windows; `tflops_per_device` and `matrix_share`, its fraction of the peak, follow from the
+    median. `peak_memory_gib` per device is counted by the device if this run set a new peak,
+    otherwise by the compiler (`peak_memory_from`).
     """
     workload = build(batch_size)
     before = _peak_bytes(mesh)
     calls = warm_up(workload, seconds)
     paces = [time_calls(workload, calls) for _ in range(windows)]
-    images_per_s = spread([pace * batch_size for pace in paces])  # of one device
+    images_per_s = spread([pace * batch_size for pace in paces])  # per device
     tflops = images_per_s["median"] * flops_per_image / 1e12
     after = _peak_bytes(mesh)
     counted = after if after is not None and after != before else workload.program_bytes
@@ -130,16 +134,15 @@ def measure_batch_size(
 
 
 def cores_per_device(mesh: Mesh) -> int:
-    """Returns the cores of a device as clouds count them; 1 for one that is not in the table."""
+    """Returns the cores per device as cloud providers count them; 1 for an unknown device."""
     chip = CHIPS.get(mesh.devices.flat[0].device_kind)
     return chip.cores if chip else 1
 
 
 def describe_devices(mesh: Mesh) -> dict[str, Any]:
-    """Returns what measures: the devices, their cores, and the host with its load in processes.
+    """Returns a JSON-compatible description of the devices and the host.
 
-    A load well above 0 before the measurement means that others use the host, and that nothing
-    that computes on it can be measured.
+    If `host_load`, the load average, is well above 0 before a run, CPU timings are unreliable.
     """
     return {
         "device": mesh.devices.flat[0].device_kind,
@@ -151,6 +154,30 @@ def describe_devices(mesh: Mesh) -> dict[str, Any]:
     }
 
 
+def fitted_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """Returns the exponent p of the power law `cost = factor * size**p`, fitted in log space."""
+    return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
+
+
+def token_scaling(results: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Returns the exponents with which time and FLOPs per image grow with the number of tokens.
+
+    `results` come from `measure_throughput` at several image sizes; None if fewer than two fit in
+    memory. Source: section 2, "linear in the number of input patches".
+    """
+    fitting = [result for result in results if result["best"]]
+    if len(fitting) < 2:
+        return None
+    tokens = [result["tokens"] for result in fitting]
+    seconds = [1 / result["best"]["images_per_s_per_core"]["median"] for result in fitting]
+    gflops = [result["gflops_per_image"] for result in fitting]
+    return {
+        "tokens": tokens,
+        "time_exponent": fitted_exponent(tokens, seconds),
+        "flops_exponent": fitted_exponent(tokens, gflops),
+    }
+
+
 def _peak_bytes(mesh: Mesh) -> int | None:
-    """Returns the most bytes that a device ever held, None if it does not count them."""
+    """Returns the peak memory of the first local device in bytes, or None if it is not tracked."""
     return (mesh.local_devices[0].memory_stats() or {}).get("peak_bytes_in_use")

@@ -1,4 +1,4 @@
-"""Timed windows of work on a device."""
+"""Times repeated work on a device, in windows of several calls."""
 
 import dataclasses
 import statistics
@@ -8,30 +8,25 @@ from collections.abc import Callable, Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """Work that can be repeated, compiled already.
+    """Compiled work that can be run repeatedly."""
 
-    `run(calls)` starts the calls one after the other and waits once, for the device to have done
-    them all. `compile_s` are the seconds until it could run. `program_bytes`, if known, are the
-    compiler's count of what a call needs in the memory of a device.
-    """
-
-    run: Callable[[int], None]
-    compile_s: float
-    program_bytes: int | None = None
+    run: Callable[[int], None]  # dispatches that many calls, then waits for the device to finish
+    compile_s: float  # seconds spent on compilation
+    program_bytes: int | None = None  # device memory per call according to the compiler, if known
 
 
 def time_calls(workload: Workload, calls: int) -> float:
-    """Returns the calls per second of a window of so many calls."""
+    """Returns the calls per second over one window of `calls` calls."""
     start = time.perf_counter()
     workload.run(calls)
     return calls / (time.perf_counter() - start)
 
 
 def warm_up(workload: Workload, seconds: float) -> int:
-    """Runs the workload until its pace is known; returns the calls that take about `seconds`.
+    """Warms up the workload and returns the number of calls that take about `seconds`, at least 1.
 
-    The first call is not counted: it may allocate, load and tune. Then the number of calls doubles
-    until they fill a quarter of a window.
+    The first call is not timed, as it may allocate, load and autotune. The number of calls is then
+    doubled until they fill a quarter of a window.
     """
     workload.run(1)
     calls = 1
@@ -43,12 +38,12 @@ def warm_up(workload: Workload, seconds: float) -> int:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Returns `median`, `min` and `max`."""
+    """Returns the `median`, `min` and `max` of the values."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tells whether JAX, PyTorch or Python itself say with this error that memory is too small."""
+    """Returns True if the error, from JAX, PyTorch or Python, means that memory ran out."""
     said = str(error).lower()
     texts = ("resource_exhausted", "out of memory", "can't allocate memory")
     return isinstance(error, MemoryError) or any(text in said for text in texts)

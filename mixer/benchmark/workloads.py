@@ -1,6 +1,6 @@
-"""What the benchmarks time: the training step and inference, on images that lie on the device.
+"""The workloads that benchmarks time: training and inference on random images on the device.
 
-Neither TensorFlow nor a dataset is needed.
+They need neither TensorFlow nor a dataset.
 """
 
 import time
@@ -13,29 +13,29 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from mixer.batch import normalize_images
+from mixer.batch import abstract_batch, normalize_images
 from mixer.benchmark.timing import Workload
 from mixer.losses import LOSSES
 from mixer.optimizer import create_adam
-from mixer.sharding import batch_sharding, replicated, state_sharding
+from mixer.sharding import batch_sharding, replicated
 from mixer.train_state import Params, TrainState, create_train_state
-from mixer.train_step import make_train_step
+from mixer.train_step import jit_train_step, make_train_step
 
-# What of configs/pretrain_imagenet.py decides about the work of a step; a test compares the two.
+# The settings of configs/pretrain_imagenet.py that affect the cost of a step; a test keeps the two
+# in sync.
 NUM_CLASSES = 1000
 RECIPE_MODEL = {"stochastic_depth_rate": 0.1, "head_bias_init": -6.9}
 RECIPE_STEP = {"mixup_alpha": 0.5, "weight_decay": 0.1}
 RECIPE_MESH = {"data": 1, "fsdp": -1}
-# The same without regularisation, for comparisons and counting.
-PLAIN_STEP = {"mixup_alpha": 0.0, "weight_decay": 0.0}
 
 
 def training_step(
     model: nn.Module, *, image_size: int, mesh: Mesh, mixup_alpha: float, weight_decay: float
 ) -> tuple[Any, TrainState, Callable[[Params], TrainState]]:
-    """Returns the real training step, jitted with the state donated, as the training loop does.
+    """Returns the jitted training step of the training loop, which donates the state.
 
-    With it come the abstract state and the function that makes the real one.
+    Also returns the abstract state and the function that initialises the state from (possibly
+    empty) pre-trained parameters.
     """
     optimizer = create_adam(
         optax.constant_schedule(1e-3),
@@ -58,19 +58,7 @@ def training_step(
         polyak_decay=0.0,
         seed=0,
     )
-    shardings = (state_sharding(mesh, abstract_state), replicated(mesh))
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=shardings)
-    return jitted, abstract_state, init_state
-
-
-def abstract_batch(batch_size: int, image_size: int, mesh: Mesh) -> dict[str, Any]:
-    """Returns the shapes of a global batch: uint8 images and one label each, divided over all."""
-    images, labels = (batch_size, image_size, image_size, 3), (batch_size, 1)
-    sharding = batch_sharding(mesh)
-    return {
-        "images": jax.ShapeDtypeStruct(images, jnp.uint8, sharding=sharding),
-        "labels": jax.ShapeDtypeStruct(labels, jnp.int32, sharding=sharding),
-    }
+    return jit_train_step(step, abstract_state), abstract_state, init_state
 
 
 def training(
@@ -82,7 +70,10 @@ def training(
     mixup_alpha: float,
     weight_decay: float,
 ) -> Workload:
-    """Returns the training step on one global batch, again and again; each call is an update."""
+    """Returns a workload of training steps on one fixed batch; each call updates the state.
+
+    `batch_size` counts the images on all devices, `image_size` is their side in pixels.
+    """
     step, _, init_state = training_step(
         model,
         image_size=image_size,
@@ -95,7 +86,7 @@ def training(
 
 
 def inference(model: nn.Module, *, batch_size: int, image_size: int, mesh: Mesh) -> Workload:
-    """Returns the forward pass from uint8 images to logits, with the parameters on every device."""
+    """Returns a workload of forward passes from uint8 images to logits; see `training`."""
 
     def infer(params: Any, images: jax.Array) -> Any:
         return model.apply({"params": params}, normalize_images(images))
@@ -109,9 +100,9 @@ def inference(model: nn.Module, *, batch_size: int, image_size: int, mesh: Mesh)
 
 
 def matrix_product(dtype: str, shape: tuple[int, int, int]) -> Workload:
-    """Returns the product of `[m, k]` and `[k, n]` on one device, of random numbers.
+    """Returns a workload of matrix products `[m, k] @ [k, n]` on one device; `shape` is (m, k, n).
 
-    Zeros would not do: they cost a chip less power, so that it runs faster.
+    The values are random: products of zeros draw less power, so a chip may run them faster.
     """
     m, k, n = shape
     left = jax.random.normal(jax.random.key(0), (m, k), dtype)
@@ -120,7 +111,7 @@ def matrix_product(dtype: str, shape: tuple[int, int, int]) -> Workload:
 
 
 def repeated(function: Any, *args: Any) -> Workload:
-    """Returns calls of a jitted function, each with the same arguments."""
+    """Returns a workload that calls a jitted function with the same arguments every time."""
     compiled, compile_s = _compile(function, *args)
 
     def run(calls: int) -> None:
@@ -132,7 +123,7 @@ def repeated(function: Any, *args: Any) -> Workload:
 
 
 def chained(function: Any, state: Any, *args: Any) -> Workload:
-    """Returns calls of a jitted (state, *args) -> (next state, result), one after the other."""
+    """Returns a workload that calls a jitted (state, *args) -> (next state, result) in sequence."""
     compiled, compile_s = _compile(function, state, *args)
 
     def run(calls: int) -> None:
@@ -164,7 +155,7 @@ def _program_bytes(compiled: Any) -> int:
 def _random_batch(
     batch_size: int, image_size: int, num_classes: int, mesh: Mesh
 ) -> dict[str, jax.Array]:
-    shapes = abstract_batch(batch_size, image_size, mesh)
+    shapes = abstract_batch(batch_sharding(mesh), batch_size, image_size, labels_per_image=1)
 
     def draw() -> dict[str, jax.Array]:
         images, labels = shapes["images"], shapes["labels"]

@@ -1,15 +1,15 @@
-"""Checksums that notice every changed bit: of arrays, computed where they are, and of JSON.
+"""Checksums that notice every changed bit: of arrays, computed on their devices, and of JSON.
 
 The checksum of an array does not depend on how it is divided over devices. With `bits[i]` the
-element number i in row-major order as an unsigned integer, and all arithmetic modulo 2^32:
+i-th element in row-major order as an unsigned integer, and all arithmetic modulo 2^32:
 
   key[i]  = mix(i + 1)
   hash[i] = mix(bits[i] ^ key[i])
   words   = sum of hash[i], sum of hash[i] * (key[i] | 1)
 
-`mix` maps the 32-bit words one to one. So a change of one element, be it one bit, changes its hash
-and thereby both words, with certainty: an odd factor loses nothing. Changes of several elements,
-for instance two that changed places, go unnoticed with a chance of about 1 in 10^18.
+`mix` maps 32-bit words one to one, so a change of one element, even of one bit, changes its hash
+and therefore both words, with certainty: an odd factor loses nothing. Changes of several elements,
+such as two that swapped places, go unnoticed with a probability of about 1 in 10^18.
 """
 
 import functools
@@ -27,8 +27,8 @@ from mixer.sharding import replicated
 def array_checksums(tree: Any) -> dict[str, str]:
     """Returns the checksum of each array, 16 hexadecimal digits, by its path, `params/head/bias`.
 
-    The arrays have elements of at most 4 bytes. Those of a run with several processes are global,
-    and all processes must call this; each gets the checksums of what its devices hold.
+    Elements have at most 4 bytes. With several processes the arrays are global: all must call this,
+    and each gets the checksums of what its own devices hold.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     words = jax.device_get([_program(_mesh(leaf))(leaf) for _, leaf in leaves])
@@ -39,7 +39,7 @@ def array_checksums(tree: Any) -> dict[str, str]:
 
 
 def compile_checksums(abstract_tree: Any) -> None:
-    """Compiles what `array_checksums` takes for such arrays; else it does so at its first call."""
+    """Compiles the programs that `array_checksums` would otherwise compile at its first call."""
     for leaf in dict.fromkeys(jax.tree.leaves(abstract_tree)):
         _program(_mesh(leaf)).lower(leaf).compile()
 
@@ -61,8 +61,7 @@ def _mesh(leaf: Any) -> Any:
 
 @functools.cache
 def _program(mesh: Mesh | None) -> Any:
-    """Returns `_words`, compiled once for each shape: one program for all takes longer to compile
-    and to run."""
+    """Returns `_words` jitted; one program per shape compiles and runs faster than one for all."""
     return jax.jit(_words, out_shardings=None if mesh is None else replicated(mesh))
 
 
@@ -76,7 +75,7 @@ def _words(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     key = _mix(number)
     hashes = _mix(bits.astype(jnp.uint32) ^ key)
     zero = jnp.uint32(0)
-    # Both sums in one pass: five times as fast on a CPU as one after the other.
+    # Both sums in one pass: on a CPU five times as fast as two passes.
     return jax.lax.reduce(
         (hashes, hashes * (key | 1)),
         (zero, zero),
@@ -86,7 +85,7 @@ def _words(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _mix(x: jax.Array) -> jax.Array:
-    """Scatters 32 bits one to one. Source: the last step of MurmurHash3 (public domain)."""
+    """Mixes 32 bits one to one. Source: the finaliser of MurmurHash3 (public domain)."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

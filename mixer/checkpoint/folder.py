@@ -1,6 +1,6 @@
-"""The folder of a run's checkpoints, `WORKDIR/checkpoints`: which of the steps in it are complete.
+"""The folder of a run's checkpoints, `WORKDIR/checkpoints`: which steps are complete, which stay.
 
-A save that was cut short leaves the folder of its step without the file that ends every save.
+Every save ends by writing a commit file; a save that was cut short leaves its step without one.
 """
 
 import functools
@@ -22,8 +22,10 @@ ATOMICITY = ocp_options.AtomicityOptions(mode=ocp_options.AtomicityMode.COMMIT_F
 
 
 def checkpoint_folder(workdir: epath.Path) -> epath.Path:
-    """Returns the folder, absolute, as Orbax wants it."""
-    if not workdir.is_absolute():  # asked first: a bucket would become a folder in this one
+    """Returns `WORKDIR/checkpoints` as the absolute path that Orbax needs."""
+    if (
+        not workdir.is_absolute()
+    ):  # asked first, as `absolute` would turn a bucket into a local folder
         workdir = workdir.absolute()
     return epath.Path(workdir) / "checkpoints"
 
@@ -45,15 +47,18 @@ def all_steps(directory: epath.Path) -> list[int]:
 
 
 def names(directory: epath.Path) -> set[str]:
-    """Returns the names of what is in a folder; nothing is in one that is not there."""
+    """Returns the names in a folder; none if there is no such folder."""
     return {path.name for path in directory.iterdir()} if directory.is_dir() else set()
 
 
 def preservation_policy(
     keep: int, keep_every: int, scores: Mapping[int, float]
 ) -> PreservationPolicy:
-    """Returns Orbax's policy that keeps the last `keep` steps, every multiple of `keep_every` (0:
-    no others), and the best of those that have a score by then."""
+    """Returns Orbax's policy for the steps that stay.
+
+    These are the last `keep`, the multiples of `keep_every` (0: no others), and the best of those
+    that have a score by then.
+    """
     policies = [LatestN(keep), _Best(scores)]
     return AnyPreservationPolicy(policies + [EveryNSteps(keep_every)] * (keep_every > 0))
 
@@ -61,7 +66,7 @@ def preservation_policy(
 class _Best(PreservationPolicy):
     """Keeps the best step.
 
-    Orbax's own policy keeps the scores in files, which are not verified, and stop it if damaged.
+    Orbax's own policy stores the scores in files that it does not verify; a damaged one stops it.
     """
 
     def __init__(self, scores: Mapping[int, float]):
@@ -75,6 +80,6 @@ class _Best(PreservationPolicy):
 
 
 def best_step(steps: Sequence[int], scores: Mapping[int, float]) -> int | None:
-    """Returns the step with the highest score, of equal ones the latest; None if none has one."""
+    """Returns the step with the highest score, the latest of equal ones; None without scores."""
     scored = [(scores[step], step) for step in steps if step in scores]
     return max(scored)[1] if scored else None

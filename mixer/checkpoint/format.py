@@ -1,14 +1,14 @@
-"""One checkpoint, `CHECKPOINTS/STEP`: what it holds, and how it is read without trusting the disk.
+"""One checkpoint, `CHECKPOINTS/STEP`: what it holds, and how to read it without trusting the disk.
 
 Orbax writes two items:
 
   state  the arrays of the train state
-  meta   JSON: `schema`, `step`, `arrays` (type, shape and checksum of each array by its name),
-         `versions` of the libraries, what the caller adds (config, with seed, batch size and GELU;
-         fingerprints of the data; class names; log), and `sha256` of all that
+  meta   JSON: `schema`; `step`; `arrays`, the type, shape and checksum of each array by its name;
+         `versions` of the libraries; what the caller adds (config, data fingerprints, class names,
+         log, scores); and `sha256` of all that
 
-Orbax itself notices missing and truncated files, but neither a changed bit in the arrays nor that
-it converts them to another type.
+Orbax notices missing and truncated files, but neither a changed bit in an array nor an array that
+it converts to another type.
 """
 
 import contextlib
@@ -41,18 +41,18 @@ _VERSIONS_OF = (
 
 
 class DamagedCheckpoint(ValueError):
-    """A checkpoint is not what was saved; the message begins with a word for what is wrong."""
+    """A checkpoint is not what was saved. The message begins with a word for what is wrong."""
 
 
 def items_to_save(step: int, state: TrainState, meta: dict[str, Any]) -> ocp.args.Composite:
-    """Returns both items for Orbax; computes the checksums."""
+    """Returns both items for Orbax; computes the checksums of the arrays."""
     checksums = array_checksums(state)
     arrays = {
         name: {**kind, "checksum": checksums[name]}
         for name, kind in _kinds_of_arrays(state).items()
     }
     meta = {**meta, "schema": SCHEMA, "step": step, "arrays": arrays, "versions": _versions()}
-    # A copy, as JSON will have it: it is written in the background, while the log goes on.
+    # A copy, as JSON holds it: Orbax writes it in the background, while the log changes.
     meta = json.loads(json.dumps(meta))
     return ocp.args.Composite(
         state=ocp.args.StandardSave(state),
@@ -65,19 +65,19 @@ def read_meta(directory: epath.Path) -> dict[str, Any]:
 
     Raises:
       DamagedCheckpoint: it is not what was saved.
-      ValueError: it is, but in the form of another version of this code.
+      ValueError: it is, but another version of this code wrote it.
     """
     with _damage("metadata: it cannot be read"):
         meta = ocp.JsonCheckpointHandler().restore(directory / "meta")
         found = meta.pop("sha256")
     if found != json_checksum(meta):
-        raise DamagedCheckpoint("metadata: it does not have its checksum")
+        raise DamagedCheckpoint("metadata: its checksum does not match")
     if meta.get("schema") != SCHEMA:
         raise ValueError(
             f"Expected a checkpoint of schema {SCHEMA} in {directory}; got schema "
             f"{meta.get('schema')}. Use the version of this code that wrote it."
         )
-    with _damage("metadata: it is not in its form"):  # a checksum is no proof of who wrote it
+    with _damage("metadata: it is malformed"):  # anybody can compute a checksum
         int(meta["step"])
         for array in meta["arrays"].values():
             np.empty(0, array["dtype"]).view(np.uint8)  # raises for objects
@@ -87,7 +87,7 @@ def read_meta(directory: epath.Path) -> dict[str, Any]:
 
 
 def check_fits(meta: dict[str, Any], abstract_state: TrainState) -> None:
-    """Raises ValueError unless the arrays of the checkpoint are those of `abstract_state`."""
+    """Raises ValueError unless the checkpoint has the arrays of `abstract_state`."""
     expected = _kinds_of_arrays(abstract_state)
     saved = {
         name: {"dtype": array["dtype"], "shape": array["shape"]}
@@ -183,7 +183,7 @@ def _read_arrays(handler: Any, directory: epath.Path, args: Any) -> Any:
         if str(unraisable.exc_value) != "Event loop is closed":
             hook(unraisable)
 
-    # If it fails, the reads of all other arrays still answer, each with a traceback about that.
+    # After a failed read, each of the pending ones logs "Event loop is closed"; silence these.
     sys.unraisablehook = without_noise
     with _damage("arrays: they cannot be read"):
         tree = handler.restore(directory / "state", args=args)
@@ -210,7 +210,7 @@ def _in_words(kind: dict[str, Any] | None) -> str:
 
 @contextlib.contextmanager
 def _damage(what: str) -> Iterator[None]:
-    """Raises DamagedCheckpoint for whatever goes wrong inside: the libraries raise many types."""
+    """Raises DamagedCheckpoint for any error inside, as the libraries raise many types."""
     try:
         yield
     except Exception as error:

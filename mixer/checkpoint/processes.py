@@ -1,10 +1,10 @@
-"""How the processes of a run agree on checkpoints: one alone may see a full or damaged disk."""
+"""How the processes of a run agree on checkpoints: only one of them may see a full disk."""
 
 from typing import Any
 
 import jax
 import numpy as np
-from jax._src import distributed  # the only way to its store of keys and values, Orbax's too
+from jax._src import distributed  # the only way to JAX's key-value store, also for Orbax
 from jax.experimental import multihost_utils
 
 _WAITS_FOR = "mixer/saving/waits_for"
@@ -15,13 +15,13 @@ class FailedElsewhere(OSError):
 
 
 def barrier(*, key: str, timeout_ms: int) -> None:
-    """Waits until all processes wait for the same thing; Orbax calls it in its threads.
+    """Waits until all processes wait for the same `key`; Orbax calls it from its threads.
 
-    Orbax's own barrier knows nothing of a process that could not write its part and will never
-    come: the others wait for 20 minutes. This one tells everybody what all wait for.
+    With Orbax's own barrier, a process that could not write its part never arrives, and the others
+    wait for 20 minutes. With this one, each process tells the others what it waits for.
 
     Raises:
-      FailedElsewhere: another process has given up the save that this one waits for.
+      FailedElsewhere: another process gave up the save that this one waits for.
     """
     client: Any = distributed.global_state.client
     while True:
@@ -31,15 +31,15 @@ def barrier(*, key: str, timeout_ms: int) -> None:
         client.wait_at_barrier("mixer/saving/heard", timeout_ms)
         if keys == {key}:
             return
-        # Orbax's names. For these a process that fails does not come; at the end of a save all do.
+        # Orbax's keys that a failed process never reaches; all processes reach the final one.
         if "async_write_complete" in key or "async_commit_complete" in key:
             raise FailedElsewhere("another process could not write its part")
 
 
 def first_problem(mine: str) -> str:
-    """Returns what is wrong as the first process that sees anything wrong tells it, or "".
+    """Returns the problem of the first process that has one, or "".
 
-    All processes must call it, with what they see themselves, of which 500 bytes are told.
+    All processes must call this with their own problem, or ""; 500 bytes of it are shared.
     """
     if jax.process_count() == 1:
         return mine
@@ -53,6 +53,6 @@ def first_problem(mine: str) -> str:
 
 
 def say(text: str) -> None:
-    """Prints a line; the log of the run begins only when it is known where it goes on."""
+    """Prints a line on process 0: the log opens only after the checkpoint has been chosen."""
     if jax.process_index() == 0:
         print(text, flush=True)

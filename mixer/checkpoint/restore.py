@@ -1,6 +1,6 @@
-"""Where a run goes on: from the newest checkpoint that is what was saved.
+"""Restores the newest sound checkpoint of a run.
 
-Several processes see the same only if the disk shows them the same, so they tell each other.
+The disk may show each of several processes something else, so they agree on what they see.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from mixer.train_state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """What a run goes on with."""
+    """What a run resumes from."""
 
     step: int
     state: TrainState
@@ -34,17 +34,19 @@ def restore_newest(
     abstract_state: TrainState,
     check: Callable[[int, dict[str, Any]], None] | None = None,
 ) -> Restored | None:
-    """Returns the newest checkpoint that is what was saved; None if none was ever completed.
+    """Returns the newest sound checkpoint; None if none was ever completed.
 
-    Newer ones, which are damaged, are moved aside to `STEP.damaged-WHAT`, and shown. All
-    processes must call it, and return the same.
+    Sound means bit for bit what was saved. Newer ones, which are damaged, are reported and renamed
+    to `STEP.damaged-WHAT`. All processes must call this, and all return the same.
 
     Args:
-      check: is called with a step and its `meta` before its state is read; may refuse.
+      directory: of the checkpoints, `WORKDIR/checkpoints`.
+      abstract_state: shapes, types and shardings of the state to return.
+      check: called with a step and its `meta` before its state is read; may raise.
 
     Raises:
-      ValueError: no checkpoint is sound, and nothing was moved; or the newest sound one does
-        not fit `abstract_state`.
+      ValueError: no checkpoint is sound, and none was renamed; or the newest sound one does not fit
+        `abstract_state`.
     """
     restored = None
     problems: dict[int, str] = {}
@@ -66,18 +68,18 @@ def restore_newest(
 
 
 def restore(directory: epath.Path, step: int, abstract_state: TrainState) -> TrainState:
-    """Returns the state of that step, with the shapes and shardings of `abstract_state`.
+    """Returns the state of a step, with the shapes and shardings of `abstract_state`.
 
     Raises:
-      DamagedCheckpoint: it is not what was saved, as one of the processes sees it.
+      DamagedCheckpoint: one of the processes sees that it is not what was saved.
       ValueError: it does not fit `abstract_state`.
     """
     return _read_state(directory, _read_meta(directory, step), abstract_state)
 
 
-def _newest_step(directory: epath.Path, but: Container[int]) -> int | None:
-    """Returns the newest complete step as process 0 sees it, without some; None if none."""
-    steps = [step for step in complete_steps(directory) if step not in but]
+def _newest_step(directory: epath.Path, excluded: Container[int]) -> int | None:
+    """Returns the newest complete step that process 0 sees, apart from those excluded, or None."""
+    steps = [step for step in complete_steps(directory) if step not in excluded]
     newest = int(multihost_utils.broadcast_one_to_all(np.int32(max(steps, default=-1))))
     return None if newest < 0 else newest
 
@@ -103,7 +105,7 @@ def _read_state(
 
 @contextlib.contextmanager
 def _all_agree() -> Iterator[None]:
-    """Raises DamagedCheckpoint in all processes if one of them does so inside."""
+    """Raises DamagedCheckpoint in all processes if one raises it inside."""
     problem = ""
     try:
         yield
@@ -120,7 +122,7 @@ def _move_aside(directory: epath.Path, problems: dict[int, str]) -> None:
         path = directory / (f"{name}-{others + 1}" if others else name)
         if jax.process_index() == 0:
             (directory / str(step)).rename(path)
-        say(f"Checkpoint {step} is damaged: {problem}. It is {path} now.")
+        say(f"Checkpoint {step} is damaged: {problem}. Renamed to {path}.")
     multihost_utils.sync_global_devices("moved aside")
 
 
@@ -130,6 +132,6 @@ def _check_none_damaged(directory: epath.Path, problems: dict[int, str]) -> None
     if found:
         lines = "\n  ".join(found)
         raise ValueError(
-            f"No checkpoint in {directory} is sound:\n  {lines}\nThe run does not start "
-            "anew by itself. To do so use another --workdir, or delete that folder."
+            f"No checkpoint in {directory} is sound:\n  {lines}\nA run does not start over by "
+            "itself. To start over, use another --workdir or delete that folder."
         )

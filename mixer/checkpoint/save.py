@@ -1,7 +1,7 @@
-"""Saves the checkpoints of a run, `WORKDIR/checkpoints/STEP`, what it needs to go on bit for bit.
+"""Saves the checkpoints of a run, `WORKDIR/checkpoints/STEP`: all it needs to go on bit for bit.
 
-What one holds is in `mixer/checkpoint/format.py`. There is nothing else to hold: batches and random
-numbers are functions of (seed, step). `mixer/checkpoint/restore.py` brings it back.
+`mixer/checkpoint/format.py` says what a checkpoint holds. There is nothing else to hold: batches
+and random numbers are functions of (seed, step). `mixer/checkpoint/restore.py` reads it back.
 """
 
 import contextlib
@@ -27,14 +27,19 @@ from mixer.train_state import TrainState
 
 
 class Checkpoints:
-    """The checkpoints that a run saves; a context manager that waits for the last one.
+    """Saves checkpoints; a context manager that waits for the last one.
 
     Saves are asynchronous: the state is copied, and the loop goes on while the copy is written. A
-    step becomes visible only when it is complete.
+    step becomes visible only when it is complete. A save that fails is tried once more, with the
+    next step that is due.
 
-    Of all steps stay the last `keep`, every multiple of `keep_every` (0: no others), and the one
-    with the highest score, if there are scores of `best_by`. `scores` are those that the `meta` of
-    the restored checkpoint has.
+    Args:
+      directory: of the checkpoints, `WORKDIR/checkpoints`.
+      keep: how many of the last steps stay.
+      keep_every: multiples of it are kept, too; 0: none.
+      best_by: the metric whose best step stays, too; "": none.
+      scores: metric -> step -> value, as the restored checkpoint has them in its `meta`.
+      meta: what every checkpoint says of its run, as JSON holds it, such as the config.
     """
 
     def __init__(
@@ -45,29 +50,32 @@ class Checkpoints:
         keep_every: int = 0,
         best_by: str = "",
         scores: Mapping[str, Mapping[str, float]] | None = None,
+        meta: Mapping[str, Any] | None = None,
     ):
         self.directory = epath.Path(directory)
+        self._meta = meta or {}
         self._best_by = best_by
         saved = (scores or {}).get(best_by, {})
         self._scores = {int(step): score for step, score in saved.items()}
         self._policy = preservation_policy(keep, keep_every, self._scores)
-        self._saving: int | None = None  # the step
-        self._failure = ""  # of the last save, once known
+        self._newest = newest_step(self.directory) or 0  # the last that was saved, or tried
+        self._is_pending = False  # nobody has looked yet at what became of the last save
+        self._failure = ""  # of the last save, once somebody has
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        """Returns Orbax's manager, which begins to delete what was not completed."""
+        """Returns Orbax's manager, which begins by deleting what was never completed."""
         barrier = processes.barrier if jax.process_count() > 1 else None
         return ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._policy,
-                create=False,  # made by the first save: a refused run leaves nothing behind
+                create=False,  # the first save makes it: a refused run leaves nothing behind
                 enable_async_checkpointing=True,
                 async_options=ocp.AsyncOptions(barrier_sync_fn=barrier),
                 cleanup_tmp_directories=True,
                 atomicity_options=ATOMICITY,
-                lightweight_initialize=True,  # else it stumbles over a damaged file of a step
+                lightweight_initialize=True,  # otherwise a damaged file of any step stops it
             ),
         )
 
@@ -76,107 +84,136 @@ class Checkpoints:
 
     def __exit__(self, *exc_info: object) -> None:
         try:
-            # Of several processes one that fails alone must not wait for what the others say.
-            if exc_info[0] is None or jax.process_count() == 1:
+            if exc_info[0] is None:
                 self.wait()
+            # Of several processes, one that fails alone must not wait for the others.
+            elif jax.process_count() == 1 and (failure := self._await_last_save()):
+                say(failure)  # as an error it would hide the one that ends the run
         finally:
             self._manager.close()
 
-    def best_step(self) -> int | None:
-        """Returns the step with the highest score, of those that there are; None without one."""
-        return best_step(self._manager.all_steps(), self._scores)
+    def best_path(self) -> epath.Path | None:
+        """Returns the checkpoint with the highest score; None if there are no scores."""
+        step = best_step(self._manager.all_steps(), self._scores)
+        return None if step is None else self.directory / str(step)
 
-    def score(self, step: int, score: float) -> None:
-        """Takes the score of a step; before it is saved, if the score shall outlast this run."""
-        self._scores[step] = score
+    def record_scores(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Records a step's `best_by` from its metrics. Call before `save` to persist it."""
+        if self._best_by:
+            self._scores[step] = metrics[self._best_by]
 
-    def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
-        """Starts to save; only a state whose metrics were found finite may come here.
+    def is_saved(self, step: int) -> bool:
+        """True if the newest step is this one, and its save is not known to have failed."""
+        return step == self._newest and not self._has_failed()
 
-        If the save before has failed, this one is the second try: it is waited for.
+    def is_due(self, step: int, is_regular: bool) -> bool:
+        """True if the step is to be saved: at a regular one, or because the last save failed."""
+        return self._has_failed() or (is_regular and step > self._newest)
+
+    def save(self, step: int, state: TrainState, meta: Mapping[str, Any]) -> None:
+        """Starts to save a step; if the last save failed, this is the second try and is waited for.
+
+        The caller has checked that the metrics are finite. `meta` is what this checkpoint records
+        in addition to the `meta` of all.
 
         Raises:
-          OSError: the second try failed, too.
+          OSError: the second try failed as well.
         """
-        is_second_try = bool(self.failed_save(wait=True))
-        self._failure = ""
+        failure = self._await_last_save()
+        if failure:
+            say(f"{failure}\nTrying once more, with step {step:,}.")
+            self._clear_away()
         steps = {*self._manager.all_steps(), step}
         scores = {str(scored): self._scores[scored] for scored in steps & self._scores.keys()}
-        items = items_to_save(step, state, {**meta, "scores": {self._best_by: scores}})
+        meta = {**self._meta, **meta, "scores": {self._best_by: scores}}
+        self._newest = step
         try:
-            is_saved = self._manager.save(step, args=items)
+            is_saved = self._manager.save(step, args=items_to_save(step, state, meta))
         except Exception as error:  # Orbax raises what the file system does, and other types
-            self._failure = self._failure_of(step, error)
+            self._failure = self._handle_error(error)
             if self._failure and jax.process_count() > 1:  # the others may have begun to write
-                self._raise_failure()
-            if self._failure:
-                self._clear_away(step)
+                self._raise(self._failure)
         else:
             assert is_saved, f"step {step} is not after {newest_step(self.directory)}"
-            self._saving = step
-        if is_second_try:
+            self._is_pending = True
+        if failure:
             self.wait()
 
-    def failed_save(self, *, wait: bool = False) -> str:
-        """Returns what went wrong in the last save, "" if nothing did or it has not ended.
+    def finish(self, step: int, state: TrainState, meta: Mapping[str, Any]) -> None:
+        """Saves the step unless it is saved, and waits until that checkpoint can be relied on.
 
-        Cheap, so call it every step, then save once more: Orbax keeps silent about a failed
-        background save until somebody waits for it. Several processes know it only when all wait,
-        at the next save: each of them learns at another step whether the last one has ended.
+        Raises:
+          OSError: it could not be written, even at the second try.
         """
-        is_known = jax.process_count() == 1 and not self._manager.is_saving_in_progress()
-        if self._saving is not None and (wait or is_known):
-            step, self._saving = self._saving, None
-            failure = ""
-            try:
-                self._manager.wait_until_finished()
-            except FailedElsewhere:
-                pass  # there they know more
-            except Exception as error:
-                failure = self._failure_of(step, error)
-            self._failure = first_problem(failure)
-            if self._failure:
-                self._clear_away(step)
-        return self._failure
+        if step > self._newest or self._await_last_save():
+            self.save(step, state, meta)
+        self.wait()
 
     def wait(self) -> None:
-        """Waits until the last save is complete, which is when a checkpoint can be relied on.
+        """Waits until the last save is complete.
 
         Raises:
           OSError: it failed.
         """
-        if self.failed_save(wait=True):
-            self._raise_failure()
+        if failure := self._await_last_save():
+            self._clear_away()
+            self._raise(failure)
 
-    def _failure_of(self, step: int, error: Exception) -> str:
-        """Returns why that step is not complete; "" if it is, and only others are not deleted."""
+    def _has_failed(self) -> bool:
+        """True once the last save is known to have failed; deletes nothing and does not wait.
+
+        Orbax does not report a failure in the background until somebody waits for that save.
+        Several processes find out only when all wait, at the next save: each of them learns at
+        another step whether the last one has ended.
+        """
+        if jax.process_count() == 1 and not self._manager.is_saving_in_progress():
+            self._await_last_save()
+        return bool(self._failure)
+
+    def _await_last_save(self) -> str:
+        """Returns why the last save failed, "" if it did not."""
+        if self._is_pending:
+            self._is_pending = False
+            failure = ""
+            try:
+                self._manager.wait_until_finished()
+            except FailedElsewhere:
+                pass  # the others know more
+            except Exception as error:
+                failure = self._handle_error(error)
+            self._failure = first_problem(failure)
+        return self._failure
+
+    def _handle_error(self, error: Exception) -> str:
+        """Returns why the newest step is incomplete; "" if only older ones were not deleted."""
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        path, reason = self.directory / str(step), lines[0][:500]
-        if step not in complete_steps(self.directory):
+        path, reason = self.directory / str(self._newest), lines[0][:500]
+        if self._newest not in complete_steps(self.directory):
             return f"The checkpoint {path} could not be written: {reason}"
         say(f"Some checkpoints before {path} could not be deleted: {reason}")
-        if jax.process_count() == 1:  # of several only the first has tried
+        if jax.process_count() == 1:  # of several, only the first has tried
             self._reopen()
         return ""
 
-    def _clear_away(self, step: int) -> None:
+    def _clear_away(self) -> None:
+        """Deletes the step that could not be written."""
+        self._failure = ""
         if jax.process_index() == 0:
             with contextlib.suppress(OSError):  # the next start deletes what is left now
-                (self.directory / str(step)).rmtree(missing_ok=True)
+                (self.directory / str(self._newest)).rmtree(missing_ok=True)
         multihost_utils.sync_global_devices("cleared away")
         self._reopen()
 
     def _reopen(self) -> None:
-        """Lets the manager see the steps that are there: it has forgotten those that the failed one
-        would have replaced. Its own `reload` reads every step, see above."""
+        """Lets the manager see the steps on disk: it has forgotten those that the failed save would
+        have replaced. Its own `reload` reads every step, which a damaged one stops."""
         self._manager.close()
         self._manager = self._open()
 
-    def _raise_failure(self) -> None:
-        failure, self._failure = self._failure, ""
+    def _raise(self, failure: str) -> None:
         steps = ", ".join(map(str, complete_steps(self.directory))) or "none"
-        # Without the cause, hundreds of lines of Orbax's threads; its words are in the message.
+        # Without its cause, hundreds of lines from Orbax's threads; the message holds its words.
         raise OSError(
             f"{failure}\nThe run ends. Complete checkpoints there: {steps}. Once there is room and "
-            "the folder can be written, the same command goes on from the newest."
+            "the folder is writable, the same command goes on from the newest."
         ) from None

@@ -1,4 +1,4 @@
-"""A name in a config to a dataset on disk: records, a parser and a number of classes."""
+"""Opens a dataset on disk by its name in a config: records, a parser and the classes."""
 
 import contextlib
 import dataclasses
@@ -6,6 +6,7 @@ import io
 import json
 import pathlib
 import re
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -27,37 +28,40 @@ _MAX_METADATA = 2**24  # bytes of features.json
 class Dataset:
     """One split of one dataset.
 
-    `parse` is a TensorFlow function from examples `[n]`, as `records` returns them, to `image`, the
-    encoded JPEG or PNG (string `[n]`), and `labels`, int32 `[n, labels_per_image]`, -1 for none.
+    `parse` is a TensorFlow function from examples (string `[n]`), as `records` returns them, to
+    `image`, encoded JPEGs or PNGs (string `[n]`), and `labels`, int32 `[n, labels_per_image]`,
+    padded with -1.
     """
 
-    name: str
-    split: str
     num_classes: int
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # in the order of the labels
+    labels_per_image: int  # the most that an image can have
     records: Records
     parse: Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
 def open_dataset(name: str, split: str, data_dir: str, *, fraction: float = 1.0) -> Dataset:
-    """Returns a split of a dataset that lies in `data_dir`; the digits are written on first use.
+    """Opens one split of a dataset on disk; the digits are written on first use.
 
     Args:
-      name: a key of `DATASETS`, of a dataset made by `scripts/prepare_dataset.py`, either with a
-        version (`cifar10:3.0.2`) or without (the newest); or `folder:PATH`.
-      split: of TFDS, for instance `train[:99%]`.
-      data_dir: where TFDS keeps its datasets; "" for its default (TFDS_DATA_DIR or
-        ~/tensorflow_datasets).
-      fraction: of the split, a fixed random subset.
+      name: a key of `DATASETS` or the name of a dataset made by `scripts/prepare_dataset.py`, with
+        a version (`cifar10:3.0.2`) or without one (the newest); or `folder:PATH`.
+      split: a split as TFDS writes it, such as `train[:99%]`.
+      data_dir: TFDS's data folder; "" for TFDS's default (TFDS_DATA_DIR or ~/tensorflow_datasets).
+      fraction: the fraction of the split to use, in (0, 1]: a fixed random subset.
+
+    Returns:
+      The split, with its metadata read and its examples unread.
 
     Raises:
-      ValueError: unknown name or split, or a dataset that is not prepared.
+      ValueError: the name, split or fraction is invalid, the dataset is not on disk, or its
+        metadata are damaged or do not match the table of datasets.
     """
     kind, _, path = name.partition(":")
     if kind == "folder":
         images = folder.FolderRecords(pathlib.Path(path).expanduser(), split)
         names = tuple(images.class_names)
-        return Dataset(name, split, len(names), names, _subset(images, fraction), folder.parse)
+        return Dataset(len(names), names, 1, _subset(images, fraction), folder.parse)
     row, info = _find_dataset(name, data_dir or tfds.core.constants.get_default_data_dir())
 
     def parse(examples: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -74,17 +78,19 @@ def open_dataset(name: str, split: str, data_dir: str, *, fraction: float = 1.0)
     class_names = tuple(getattr(label, "feature", label).names)
     if len(class_names) != row.num_classes:
         raise ValueError(
-            f"Expected {row.num_classes} names of classes in {info.data_dir}; got "
-            f"{len(class_names)}. Prepare it again."
+            f"Expected {row.num_classes} class names in {info.data_dir}; got {len(class_names)}. "
+            "Prepare the dataset again."
         )
-    return Dataset(name, split, row.num_classes, class_names, records, parse)
+    return Dataset(row.num_classes, class_names, row.max_labels, records, parse)
 
 
 def cached(dataset: Dataset, cache: str, indices: np.ndarray) -> Dataset:
-    """Returns the dataset with the examples at `indices` in memory (`raw`), or as it is (`none`).
+    """Returns the dataset: unchanged if `cache` is "none", held in memory if it is "raw".
+
+    "raw" reads the encoded examples at `indices` (int64 `[n]`); no others can be read afterwards.
 
     Raises:
-      ValueError: another name, or they would not fit.
+      ValueError: `cache` is unknown, or the examples do not fit into memory.
     """
     if cache not in ("none", "raw"):
         raise unknown_name("cache", cache, ("none", "raw"))
@@ -106,7 +112,7 @@ def _find_dataset(name: str, data_dir: str) -> tuple[DatasetRow, tfds.core.Datas
     versions = _list_versions(root)
     found = [v for v in versions if version in ("", v)]
     if not found:
-        raise _not_prepared(name, row, root, versions)
+        raise _not_prepared(name, row, root, versions, data_dir)
     info = _read_info(f"{root}/{found[-1]}")
     if row is None:
         row = DatasetRow(base, info.features["label"].num_classes)
@@ -115,16 +121,16 @@ def _find_dataset(name: str, data_dir: str) -> tuple[DatasetRow, tfds.core.Datas
     if num_classes != row.num_classes:
         raise ValueError(
             f"Expected {row.num_classes} classes in {root}/{found[-1]}; its labels have "
-            f"{num_classes}. It is another dataset, or was prepared with another list of classes."
+            f"{num_classes}. This is another dataset, or it was prepared with another class list."
         )
     return row, info
 
 
 def _read_info(folder: str) -> tfds.core.DatasetInfo:
-    """Returns what the JSON files of a dataset say of it.
+    """Returns the metadata in the JSON files of a dataset.
 
     Raises:
-      ValueError: they cannot be read, or name features that are none of TFDS's own.
+      ValueError: they cannot be read, or name feature classes outside TFDS.
     """
     try:
         with tf.io.gfile.GFile(f"{folder}/features.json") as file:
@@ -133,23 +139,23 @@ def _read_info(folder: str) -> tfds.core.DatasetInfo:
     except Exception as error:  # JSON, protobuf and TFDS raise many types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"Expected the metadata of a dataset of TFDS in {folder}; got something else, or "
-            f"damaged: {reason[:300]}. Prepare it again."
+            f"Expected valid TFDS metadata in {folder}; got damaged or foreign files: "
+            f"{reason[:300]}. Prepare the dataset again."
         ) from error
 
 
 def _check_features(tree: Any) -> None:
-    """Raises ValueError for a class that is not TFDS's: it imports any module that is named."""
+    """Raises ValueError if a feature class is not TFDS's: TFDS would import any module named."""
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
         if key in ("pythonClassName", "python_class_name", "type") and isinstance(value, str):
             if not value.startswith("tensorflow_datasets."):
-                raise ValueError(f"the feature {value!r} is not one of TFDS")
+                raise ValueError(f"the feature {value!r} is not one of TFDS's")
         elif isinstance(value, dict | list):
             _check_features(value)
 
 
 def _list_versions(root: str) -> list[str]:
-    """Returns the finished versions in a dataset's folder, oldest first."""
+    """Returns the complete versions in a dataset's folder, oldest first."""
     if not tf.io.gfile.isdir(root):
         return []
     names = [name.rstrip("/") for name in tf.io.gfile.listdir(root)]
@@ -158,19 +164,34 @@ def _list_versions(root: str) -> list[str]:
     return sorted(finished, key=lambda v: [int(part) for part in v.split(".")])
 
 
-def _not_prepared(name: str, row: DatasetRow | None, root: str, versions: list[str]) -> ValueError:
+def _not_prepared(
+    name: str, row: DatasetRow | None, root: str, versions: list[str], data_dir: str
+) -> ValueError:
     if versions:
-        return ValueError(f"Expected {name} in {root}; it holds {', '.join(versions)} only.")
+        return ValueError(f"Expected {name} in {root}; found only {', '.join(versions)}.")
     if row is None:
         return ValueError(
             f"Unknown dataset {name!r}, and no such dataset in {root}. Expected folder:PATH "
             f"or one of: {', '.join(DATASETS)}. Did you mean {nearest(name, DATASETS)!r}?"
         )
+    how = row.how_to_get or f"prepare it with:\n  {_tfds_command(row.tfds_name, data_dir)}"
+    if row.manual_files:
+        how = f"put {row.manual_files} into {data_dir}/downloads/manual, then {how}"
     return ValueError(
-        f"The dataset {name!r} is not in {root}. {row.how_to_get} Prepare it with: "
-        f"python scripts/prepare_dataset.py --dataset={name} (or name the folder that holds it: "
-        "--config.data_dir=DIR)."
+        f"Expected the dataset {name!r} in {root}; it is not there. If it is in another folder, "
+        f"set data_dir to that folder. Otherwise, {how}"
     )
+
+
+def _tfds_command(tfds_name: str, data_dir: str) -> str:
+    """Returns the shell command with which TFDS downloads a dataset and writes it to `data_dir`."""
+    # `tfds build` does not start without Apache Beam and mlcroissant, which TFDS does not install
+    # (https://github.com/tensorflow/datasets/issues/5463).
+    file_format = "tfrecord" if "://" in data_dir else "array_record"
+    builder = f"{json.dumps(tfds_name)}, data_dir={json.dumps(data_dir)}"
+    builder = f'tfds.builder({builder}, file_format="{file_format}")'
+    program = f"import tensorflow_datasets as tfds; {builder}.download_and_prepare()"
+    return shlex.join(["python", "-c", program])
 
 
 def _open_records(info: tfds.core.DatasetInfo, split: str) -> Records:
@@ -182,7 +203,9 @@ def _open_records(info: tfds.core.DatasetInfo, split: str) -> Records:
             f"{', '.join(info.splits)}, or a slice such as {next(iter(info.splits))}[:90%]."
         ) from error
     if not instructions:
-        raise ValueError(f"The split {split!r} of {info.full_name} holds no example.")
+        raise ValueError(
+            f"Expected at least one example in {split!r} of {info.full_name}; got none."
+        )
     kinds: dict[tfds.core.FileFormat, Callable[[Files], Records]] = {
         tfds.core.FileFormat.ARRAY_RECORD: ArrayRecords,
         tfds.core.FileFormat.TFRECORD: TFRecords,
@@ -190,7 +213,7 @@ def _open_records(info: tfds.core.DatasetInfo, split: str) -> Records:
     if info.file_format not in kinds:
         raise ValueError(
             f"Expected {info.full_name} in ArrayRecord or TFRecord files; found "
-            f"{info.file_format} in {info.data_dir}. Prepare it again."
+            f"{info.file_format} in {info.data_dir}. Prepare the dataset again."
         )
     return kinds[info.file_format](Files(instructions))
 
@@ -200,10 +223,9 @@ def _write_digits(data_dir: str) -> None:
     if not builder.is_prepared():
         tfds.disable_progress_bar()
         try:
-            with contextlib.redirect_stdout(
-                io.StringIO()
-            ):  # it speaks of a download; there is none
+            # TFDS announces a download; there is none.
+            with contextlib.redirect_stdout(io.StringIO()):
                 builder.download_and_prepare()
-        except OSError:  # another process has renamed its copy, which is the same, into place
+        except OSError:  # another process was faster and put an identical copy there
             if not builder.is_prepared():
                 raise

@@ -1,8 +1,8 @@
 """The embedded dataset: scikit-learn's 1,797 handwritten digits as a TFDS dataset.
 
-Real images (8 x 8 grey-level scans, 43 writers; Alpaydin and Kaynak, 1998, UCI "Optical
-Recognition of Handwritten Digits", CC BY 4.0) that come with an installed package, so that a new
-clone trains on something real without a download.
+They are real images (8 x 8 grey-level scans, 43 writers; Alpaydin and Kaynak, 1998, UCI "Optical
+Recognition of Handwritten Digits", CC BY 4.0) and come with an installed package, so a new clone
+trains on real data without a download.
 """
 
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-_MAX_LEVEL = 16  # the scans hold grey levels 0 to 16
+_MAX_LEVEL = 16  # grey levels are 0 to 16
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-    """1,433 training and 364 test images, 10 classes, nothing downloaded.
+    """The TFDS builder: 1,433 training and 364 test images in 10 classes.
 
-    The split is fixed and stratified: of each class, every fifth image in scikit-learn's order
-    (the first, the sixth, ...) is for testing.
+    The split is fixed and stratified: in each class, every fifth image in scikit-learn's order
+    (the first, the sixth, ...) is a test image.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -39,7 +39,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[int, dict[str, object]]]]:
         del dl_manager  # nothing to download
-        from sklearn.datasets import load_digits  # slow to load, and used once on a machine
+        from sklearn.datasets import load_digits  # slow to import, and used once per machine
 
         images, labels = load_digits(return_X_y=True)
         images = np.round(images.reshape(-1, 8, 8, 1) * (255 / _MAX_LEVEL)).astype(np.uint8)
@@ -53,7 +53,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self) -> None:
-        raise AssertionError("The splits bring their own generators.")
+        raise AssertionError("_split_generators returns the generators.")
 
     @staticmethod
     def _examples(

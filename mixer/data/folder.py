@@ -1,8 +1,8 @@
 """A folder of images as a dataset: `PATH/{train,test}/CLASS/*.{jpg,jpeg,png}`.
 
-Nothing is prepared or copied: an example is a file. Classes are the names of the folders of the
-training split, sorted. For millions of images make a dataset of few files instead
-(`scripts/prepare_dataset.py`).
+Nothing is prepared or copied: each example is a file. The classes are the names of the folders in
+the training split, sorted. For millions of images, make a dataset with `scripts/prepare_dataset.py`
+instead: it stores them in a few large files.
 """
 
 import hashlib
@@ -18,17 +18,23 @@ from mixer.data.order import permute
 from mixer.errors import unknown_name
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-_LABEL_DIGITS = 8  # an example is the label in this many digits, then the bytes of the file
+_LABEL_DIGITS = 8  # an example is its label in this many digits, followed by the bytes of the file
 
 
 class FolderRecords:
-    """The images of one split, in a fixed random order: neighbours are not of one class.
-
-    Raises:
-      ValueError: the folder, the split or its images are not there, or a class is unknown.
-    """
+    """The images of one split as `Records`, in a fixed random order that mixes the classes."""
 
     def __init__(self, root: pathlib.Path, split: str):
+        """Lists the images in ROOT/SPLIT/CLASS.
+
+        Args:
+          root: the folder that holds the splits.
+          split: the name of a folder in it, or a slice such as `train[:90%]`.
+
+        Raises:
+          ValueError: the folder or the split does not exist, it has no images, or one of its
+            classes is not in the training split.
+        """
         self.class_names = sorted(path.name for path in _split_folder(root, "train").iterdir())
         instruction = tfds.core.ReadInstruction.from_spec(split)
         name = split.partition("[")[0]
@@ -38,7 +44,7 @@ class FolderRecords:
         (part,) = instruction.to_absolute({name: SimpleNamespace(num_examples=size)})
         self._paths = [paths[index] for index in shuffled[part.from_ : part.to]]
         if not self._paths:
-            raise ValueError(f"The split {split!r} of {root} holds no image.")
+            raise ValueError(f"Expected at least one image in {split!r} of {root}; got none.")
         labels = {class_name: label for label, class_name in enumerate(self.class_names)}
         self._labels = [labels[path.parent.name] for path in self._paths]
         self._root = root
@@ -59,13 +65,13 @@ class FolderRecords:
         return sum(path.stat().st_size for path in self._paths)
 
     def fingerprint(self) -> str:
-        """Returns a hash of the names alone: a look at millions of sizes would take minutes."""
+        """Returns a hash of the file names only, since reading millions of sizes takes minutes."""
         names = "\n".join(str(path.relative_to(self._root)) for path in self._paths)
         return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
 def parse(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Returns `image` (string `[n]`) and `labels` (int32 `[n, 1]`) of examples `[n]`."""
+    """Returns `image` (string `[n]`) and `labels` (int32 `[n, 1]`) of examples (string `[n]`)."""
     labels = tf.strings.to_number(tf.strings.substr(examples, 0, _LABEL_DIGITS), tf.int32)
     return {
         "image": tf.strings.substr(examples, _LABEL_DIGITS, 2**31 - 1),
@@ -79,7 +85,7 @@ def _split_folder(root: pathlib.Path, name: str) -> pathlib.Path:
         there = ", ".join(sorted(path.name for path in root.glob("*/"))) or "nothing"
         raise ValueError(
             f"Expected images in {folder}/CLASS/*.jpg|jpeg|png; there is no such folder ({root} "
-            f"holds: {there}). Name a split that is there, or make the folder."
+            f"holds: {there}). Name an existing split, or create the folder."
         )
     return folder
 

@@ -1,8 +1,8 @@
-"""Batches of this process: step -> example order -> records -> pixels, with tf.data.
+"""Produces this process's batches with tf.data: step -> example order -> records -> pixels.
 
-A training batch is a pure function of (seed, step) and of the rows that this process feeds; an
-evaluation reads the split in order, once, and pads the last batch with examples without a label.
-Batches hold `images`, uint8 `[rows, H, W, 3]`, and `labels`, int32 `[rows, labels_per_image]`.
+A training batch is a pure function of (seed, step) and of the rows that this process feeds. An
+evaluation reads a split once, in order, and pads the last batch with unlabelled examples. Batches
+hold `images`, uint8 `[rows, H, W, 3]`, and `labels`, int32 `[rows, labels_per_image]`.
 """
 
 import atexit
@@ -12,30 +12,29 @@ from collections.abc import Callable, Generator, Iterator
 import numpy as np
 import tensorflow as tf
 
+from mixer.batch import HostBatch
 from mixer.data.datasets import Dataset
 from mixer.data.order import ExampleOrder
 from mixer.data.preprocess import EvalPreprocess, TrainPreprocess
 from mixer.data.records import DamagedExample
 
-# The accelerator is JAX's: TensorFlow would reserve its memory.
+# TensorFlow would otherwise reserve the GPU memory that JAX needs.
 tf.config.set_visible_devices([], "GPU")
 
-HostBatch = dict[str, np.ndarray]
 OnDamage = Callable[[int, list[str]], None]
 
-# Nothing here has to be rewritten for TensorFlow, which takes longer than to trace it.
-_as_written = tf.autograph.experimental.do_not_convert
+# The functions here need no AutoGraph, which takes longer than tracing them.
+_no_autograph = tf.autograph.experimental.do_not_convert
 
-# Examples tried in the place of a damaged one before the data are given up.
-_MAX_REPLACEMENTS = 100
+_MAX_REPLACEMENTS = 100  # tried for one damaged example before giving up
 
 
 class TrainInput:
-    """The training batches of this process, from any step on.
+    """This process's training batches, from any step onwards.
 
-    `rows` are those of the global batch that this process feeds. The seed of an example's
-    augmentation is (seed, number of the example in the whole run), so an example that comes again
-    in a later epoch is augmented anew. `prefetch` batches are prepared ahead.
+    `preprocess` turns (encoded image, seed) into pixels. The seed is (`order.seed`, position of the
+    example in the whole run), so a repeated example is augmented differently. `rows` (int64 `[n]`)
+    are the rows of the global batch that this process feeds. `prefetch` batches are prepared ahead.
     """
 
     def __init__(
@@ -53,27 +52,27 @@ class TrainInput:
         self._rows = rows
         self._prefetch = prefetch
 
-    def batches(self, first_step: int, on_damage: OnDamage | None = None) -> Iterator[HostBatch]:
-        """Yields the batches of the steps `first_step`, `first_step + 1`, ... without end.
+    def from_step(self, first_step: int, on_damage: OnDamage | None = None) -> Iterator[HostBatch]:
+        """Yields the batches of steps `first_step`, `first_step + 1`, ... endlessly.
 
-        A damaged example is an error, or, with `on_damage`, is replaced by the next sound one of
-        the dataset and reported as (step, descriptions) before its batch comes. Like everything
-        else, the replacement is a function of the step.
+        With `on_damage`, the next intact example of the dataset replaces a damaged one, and
+        `on_damage(step, descriptions)` is called before the batch is yielded. The replacement is a
+        function of the step, like the rest of the batch.
 
         Raises:
-          DamagedExample: names the file, the position in it and what is wrong.
+          DamagedExample: an example is damaged and `on_damage` is None, or too many in a row are.
         """
         return _closed_at_exit(self._batches(first_step, on_damage))
 
     def _batches(
         self, first_step: int, on_damage: OnDamage | None
     ) -> Generator[HostBatch, None, None]:
-        errors = (tf.errors.OpError, DamagedExample)  # looked up now: at exit TensorFlow is gone
+        errors = (tf.errors.OpError, DamagedExample)  # bound now: at exit TensorFlow may be gone
         step = first_step
-        replaced: np.ndarray | None = None  # the indices of this step's batch after replacement
+        replaced: np.ndarray | None = None  # this step's indices with damaged examples replaced
         while True:
             try:
-                for batch in self._sound_batches(step, replaced):
+                for batch in self._intact_batches(step, replaced):
                     yield batch
                     step, replaced = step + 1, None
             except errors as error:
@@ -85,8 +84,8 @@ class TrainInput:
                 on_damage(step, damaged)
                 replaced = indices
 
-    def _sound_batches(self, first_step: int, replaced: np.ndarray | None) -> Iterator[HostBatch]:
-        """Yields batches until one has a damaged example; the first one may have other indices."""
+    def _intact_batches(self, first_step: int, replaced: np.ndarray | None) -> Iterator[HostBatch]:
+        """Yields batches until an example is damaged; `replaced` overrides the first indices."""
 
         def read(step: int) -> tuple[np.ndarray, np.ndarray]:
             indices = self._order.indices(step, self._rows)
@@ -95,13 +94,13 @@ class TrainInput:
             examples = np.array(self._dataset.records.read(indices), object)
             return examples, step * self._order.batch_size + self._rows
 
-        @_as_written
+        @_no_autograph
         def load(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             examples, numbers = tf.numpy_function(read, [step], (tf.string, tf.int64))
             parsed = self._dataset.parse(tf.ensure_shape(examples, (len(self._rows),)))
             return parsed["image"], parsed["labels"], tf.ensure_shape(numbers, (len(self._rows),))
 
-        @_as_written
+        @_no_autograph
         def prepare(image: tf.Tensor, labels: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"images": self._preprocess(image, self._seed(number)), "labels": labels}
 
@@ -115,7 +114,7 @@ class TrainInput:
         return tf.stack([tf.constant(self._order.seed, tf.int64), number])
 
     def _replace_damaged(self, step: int) -> tuple[np.ndarray, list[str]]:
-        """Returns sound indices for the batch of the step, and what was wrong with the others."""
+        """Returns intact indices for the step, and descriptions of the damaged examples."""
         indices = self._order.indices(step, self._rows)
         damaged: list[str] = []
         for place, row in enumerate(self._rows):
@@ -127,12 +126,16 @@ class TrainInput:
                 damaged.append(damage)
                 indices[place] = (indices[place] + 1) % len(self._dataset.records)
             else:
-                raise DamagedExample(f"{_MAX_REPLACEMENTS} damaged in a row, last: {damaged[-1]}")
+                raise DamagedExample(f"{_MAX_REPLACEMENTS} damaged in a row; last: {damaged[-1]}")
         return indices, damaged
 
 
 class EvalInput:
-    """The evaluation batches of this process; with `cache` the pixels are kept after a pass."""
+    """This process's evaluation batches of one split.
+
+    `rows` (int64 `[n]`) are the rows of each global batch of `batch_size` that this process feeds.
+    `prefetch` batches are prepared ahead. `cache` keeps all pixels in memory after the first pass.
+    """
 
     def __init__(
         self,
@@ -151,14 +154,14 @@ class EvalInput:
             examples = dataset.records.read(np.minimum(indices, num_examples - 1))
             return np.array(examples, object), indices < num_examples
 
-        @_as_written
+        @_no_autograph
         def load(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             examples, is_example = tf.numpy_function(read, [batch], (tf.string, tf.bool))
             parsed = dataset.parse(tf.ensure_shape(examples, (len(rows),)))
             is_example = tf.ensure_shape(is_example, (len(rows),))
             return parsed["image"], tf.where(is_example[:, None], parsed["labels"], -1)
 
-        @_as_written
+        @_no_autograph
         def prepare(image: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"images": preprocess(image), "labels": labels}
 
@@ -170,14 +173,14 @@ class EvalInput:
         self._damage = lambda index: _damage(dataset, index, preprocess)
         self._indices = lambda batch: np.minimum(batch * batch_size + rows, num_examples - 1)
 
-    def batches(self) -> Iterator[HostBatch]:
-        """Yields this process's rows of each batch of the split, every example exactly once.
+    def one_pass(self) -> Iterator[HostBatch]:
+        """Yields this process's rows of each batch: every example of the split exactly once.
 
-        Every process yields the same number of batches. Rows past the end hold some image and the
-        label -1, which no evaluation counts.
+        All processes yield the same number of batches. Rows past the end hold an arbitrary image
+        and the label -1, which evaluations do not count.
 
         Raises:
-          DamagedExample: names the file, the position in it and what is wrong; nothing is left out.
+          DamagedExample: an example is damaged; evaluations skip nothing.
         """
         return _closed_at_exit(self._batches())
 
@@ -196,7 +199,7 @@ class EvalInput:
 
 
 def _closed_at_exit(batches: Generator[HostBatch, None, None]) -> Iterator[HostBatch]:
-    """Returns the same; what outlives the interpreter waits for ever for threads that need it."""
+    """Returns the generator, to be closed at exit: otherwise tf.data's threads block shutdown."""
     atexit.register(_close, weakref.ref(batches))
     return batches
 
@@ -210,7 +213,7 @@ def _close(reference: weakref.ref[Generator[HostBatch, None, None]]) -> None:
 def _damage(
     dataset: Dataset, index: int, preprocess: Callable[..., tf.Tensor], *seed: tf.Tensor
 ) -> str | None:
-    """Returns what is wrong with an example, or None if it can be read and decoded."""
+    """Returns where an example is and what is wrong with it, or None if it is intact."""
     try:
         (example,) = dataset.records.read(np.array([index]))
         preprocess(dataset.parse(tf.constant([example]))["image"][0], *seed)

@@ -1,14 +1,14 @@
-"""Which example when: the batch of a step is a pure function of (seed, step).
+"""The order of the examples: the batch of a step is a pure function of (seed, step).
 
-There is no iterator and no state. A run that resumes at any step, on any number of hosts, asks
-for the examples of that step and gets them at once.
+There is no iterator and no state. A run that resumes, at any step and on any number of hosts,
+computes the examples of that step directly.
 
-The examples are split into `num_stripes` contiguous stripes of (almost) equal size, and every
-batch draws the same number from each. A stripe is an endless sequence of permutations of its own,
-one per epoch, so within a stripe every example comes exactly once per epoch and none is dropped.
-As the rows of a stripe are neighbours in the batch, a host that feeds some rows reads only the
-stripes of those rows, and the batch does not depend on the number of hosts. With one stripe this
-is the textbook order: a new permutation of all examples in each epoch.
+The examples are split into `num_stripes` contiguous stripes of (almost) equal size, and every batch
+draws equally from each. A stripe has its own endless sequence of permutations, one per epoch, so
+each of its examples comes exactly once per epoch and none is dropped. The rows of a stripe are
+adjacent in the batch, so a host that feeds some rows reads only the stripes of those rows, and the
+batch does not depend on the number of hosts. With one stripe this is the textbook order: a new
+permutation of all examples in each epoch.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ _U64 = np.uint64
 
 @dataclasses.dataclass(frozen=True)
 class ExampleOrder:
-    """The order of one training run.
+    """The order of the examples in one training run.
 
     Raises:
-      ValueError: the batch does not draw evenly from the stripes, a stripe would be empty, or the
+      ValueError: `batch_size` is not divisible by `num_stripes`, a stripe would be empty, or the
         seed is negative.
     """
 
@@ -38,7 +38,7 @@ class ExampleOrder:
             raise ValueError(
                 f"Expected a batch_size divisible by num_stripes; got batch_size="
                 f"{self.batch_size} and num_stripes={self.num_stripes}. Change one of them, for "
-                "instance num_stripes=1."
+                "example to num_stripes=1."
             )
         if self.seed < 0:
             raise ValueError(f"Expected a seed of at least 0; got {self.seed}.")
@@ -49,7 +49,7 @@ class ExampleOrder:
             )
 
     def indices(self, step: int, rows: np.ndarray) -> np.ndarray:
-        """Returns the dataset indices of `rows` (`[n]`) of the batch of `step`, `int64 [n]`."""
+        """Returns the dataset indices (int64 `[n]`) of `rows` (`[n]`) in the batch of `step`."""
         rows_per_stripe = self.batch_size // self.num_stripes
         stripe = rows // rows_per_stripe
         start = stripe * self.num_examples // self.num_stripes
@@ -59,14 +59,14 @@ class ExampleOrder:
         return start + permute(position, size, keys)
 
     def examples_of(self, rows: np.ndarray) -> np.ndarray:
-        """Returns all indices that `rows` can ever ask for: the stripes of those rows."""
+        """Returns all indices (int64 `[m]`) that `rows` ever need: the stripes of those rows."""
         stripes = np.unique(rows // (self.batch_size // self.num_stripes))
         edges = np.arange(self.num_stripes + 1) * self.num_examples // self.num_stripes
         return np.concatenate([np.arange(edges[s], edges[s + 1]) for s in stripes])
 
 
 def subset_size(num_examples: int, fraction: float) -> int:
-    """Returns how many examples a random part of so many has, at least one.
+    """Returns the size of a random subset with `fraction` of the examples, at least one.
 
     Raises:
       ValueError: `fraction` is not in (0, 1].
@@ -77,12 +77,19 @@ def subset_size(num_examples: int, fraction: float) -> int:
 
 
 def permute(position: np.ndarray, size: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Returns, element by element, where the permutation `keys` of range(size) sends `position`.
+    """Returns where pseudorandom permutations send positions, int64 `[n]`.
 
-    All arrays are `[n]`; nothing of length `size` is made, so one element of a permutation of
-    300 million costs as much as one of a permutation of ten. An eight-round Feistel network over
-    a grid of width x height >= size, walked on until the result falls inside the range
-    (Black and Rogaway, 2002, "Ciphers with arbitrary finite domains").
+    Element i is where the permutation of range(`size[i]`) with key `keys[i]` sends `position[i]`.
+    Nothing of length `size` is allocated, so an element of a permutation of 300 million costs no
+    more than one of a permutation of ten.
+
+    Args:
+      position: integers `[n]`, 0 <= position < size.
+      size: integers `[n]`.
+      keys: uint64 `[n]`.
+
+    Source: an eight-round Feistel network on a grid of width x height >= size, applied again until
+    the result lies in the range (Black and Rogaway, 2002, "Ciphers with arbitrary finite domains").
     """
     size = size.astype(_U64)
     width = np.ceil(np.sqrt(size.astype(np.float64))).astype(_U64)
@@ -105,7 +112,7 @@ def _feistel(
 
 
 def _hash(key: np.ndarray, value: np.ndarray | int) -> np.ndarray:
-    """Returns 64 well-mixed bits of (key, value): the finaliser of SplitMix64 over both."""
+    """Returns 64 well-mixed bits of (key, value), with the finaliser of SplitMix64."""
     with np.errstate(over="ignore"):
         z = key ^ (np.asarray(value).astype(_U64) + _U64(1)) * _U64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)

@@ -1,7 +1,7 @@
-"""From an encoded image to uint8 pixels, in TensorFlow, each function deterministic in its seed.
+"""Turns encoded images into uint8 pixels in TensorFlow; each function is deterministic in its seed.
 
-Images are `[height, width, 3]`; grey ones are repeated over the channels. JPEGs are decoded with
-the fast integer transform, as the public training code of the paper's authors does.
+Images are `[height, width, 3]`; grey values are repeated over the channels. JPEGs are decoded with
+the fast integer transform, as in the public training code of the paper's authors.
 """
 
 from collections.abc import Callable
@@ -28,10 +28,10 @@ def make_train_preprocess(
     randaugment_layers: int,
     randaugment_magnitude: float,
 ) -> TrainPreprocess:
-    """Returns the function (encoded image, seed `[2]`) -> uint8 `[size, size, 3]` for training.
+    """Returns the training function (encoded image, seed `[2]`) -> uint8 `[size, size, 3]`.
 
-    `crop`, `inception_crop` or `random_crop`, then flip, then RandAugment with so many layers
-    (0: none), in this order.
+    It applies `crop` (`inception_crop` or `random_crop` of `size` pixels), then `flip` (half of the
+    images, left to right), then RandAugment with that many layers (0 for none) and that magnitude.
 
     Raises:
       ValueError: a number is negative.
@@ -60,20 +60,23 @@ def make_train_preprocess(
 
 
 def make_eval_preprocess(*, size: int, crop: str, resize: int) -> EvalPreprocess:
-    """Returns the function encoded image -> uint8 `[size, size, 3]` for evaluation.
+    """Returns the evaluation function encoded image -> uint8 `[size, size, 3]`.
 
-    `crop` is a key of `EVAL_CROPS`: how the image comes to `resize` pixels, of which the central
-    `size` are taken. The paper uses 224 of 256 (Appendix C), hence 448 of 512.
+    Args:
+      size: the side of the central crop, in pixels.
+      crop: a key of `EVAL_CROPS`, which resizes the image first.
+      resize: the size that it resizes to. The paper takes 224 of 256 pixels (Appendix C); the same
+        ratio gives 448 of 512.
 
     Raises:
-      ValueError: unknown crop, or the crop is larger than the resized image.
+      ValueError: the crop is unknown, or `size` is larger than `resize`.
     """
     if crop not in EVAL_CROPS:
         raise unknown_name("evaluation crop", crop, EVAL_CROPS)
     if resize < size:
         raise ValueError(
-            f"Expected eval_resize to be at least image_size={size}; got {resize}. The paper "
-            f"takes eval_resize={size * 256 // 224}."
+            f"Expected eval_resize to be at least image_size={size}; got {resize}. The paper's "
+            f"ratio gives eval_resize={size * 256 // 224}."
         )
 
     def preprocess(encoded: tf.Tensor) -> tf.Tensor:
@@ -87,21 +90,24 @@ def make_eval_preprocess(*, size: int, crop: str, resize: int) -> EvalPreprocess
 
 
 def inception_crop(size: int, *, area: tuple[float, float]) -> TrainCrop:
-    """Returns the "inception crop": a random part of the image, resized to size x size.
+    """Returns the "inception crop": a random part of the image, resized to `size` x `size`.
 
-    The part covers a fraction of the area drawn from `area`, with an aspect ratio between 3/4 and
-    4/3. Of a JPEG only that part is decoded.
+    The part has an aspect ratio between 3/4 and 4/3. Only that part of a JPEG is decoded.
+
+    Args:
+      size: the side of the result in pixels.
+      area: the smallest and the largest fraction of the image's area that the part may cover.
 
     Raises:
       ValueError: `area` is not a range of fractions.
 
-    Source: Szegedy et al., 2015 (arXiv:1409.4842), section 6; the paper's section 3 names it for
-    JFT-300M pre-training.
+    Source: Szegedy et al., 2015 (arXiv:1409.4842), section 6; section 3 of the Mixer paper names it
+    for pre-training on JFT-300M.
     """
     if len(area) != 2 or not 0.0 < area[0] <= area[1] <= 1.0:
         raise ValueError(
             "Expected train_crop.area to be two fractions of the image's area, "
-            f"0 < least <= most <= 1; got {area}."
+            f"0 < smallest <= largest <= 1; got {area}."
         )
 
     def crop(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -137,17 +143,18 @@ def inception_crop(size: int, *, area: tuple[float, float]) -> TrainCrop:
 
 
 def random_crop(size: int, *, resize: int) -> TrainCrop:
-    """Returns the crop of fine-tuning: the shorter side to `resize`, then any size x size of it.
+    """Returns the fine-tuning crop: a random `size` x `size` part of the resized image.
 
-    The aspect ratio is kept. Small images are enlarged, so bilinear with antialiasing.
+    The shorter side is first resized to `resize` pixels, with the aspect ratio kept. Resizing is
+    bilinear, because small images are enlarged, with antialiasing for the large ones.
 
     Raises:
-      ValueError: the crop is larger than the resized image.
+      ValueError: `size` is larger than `resize`.
     """
     if resize < size:
         raise ValueError(
             f"Expected train_crop.resize to be at least image_size={size}; got {resize}. The "
-            f"evaluation of the paper takes {size * 256 // 224} for that size."
+            f"paper's ratio for evaluation gives {size * 256 // 224}."
         )
 
     def crop(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -161,12 +168,12 @@ def random_crop(size: int, *, resize: int) -> TrainCrop:
 
 
 def resize_crop(image: tf.Tensor, resize: int) -> tf.Tensor:
-    """Returns the image squeezed to resize x resize, float32."""
+    """Returns the image squeezed to float32 `[resize, resize, 3]`."""
     return tf.image.resize(image, (resize, resize), tf.image.ResizeMethod.BILINEAR)
 
 
 def resmall_crop(image: tf.Tensor, resize: int) -> tf.Tensor:
-    """Returns the image with its shorter side `resize` long and its aspect ratio kept, float32."""
+    """Returns the image as float32, its shorter side resized to `resize`, aspect ratio kept."""
     return tf.image.resize(image, _shorter_side_to(resize, image), tf.image.ResizeMethod.AREA)
 
 
@@ -176,13 +183,13 @@ def _decode(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _shorter_side_to(resize: int, image: tf.Tensor) -> tf.Tensor:
-    """Returns the height and width with the shorter one `resize`, the aspect ratio kept."""
+    """Returns the height and width (int32 `[2]`) whose shorter is `resize`, same aspect ratio."""
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
     scale = resize / tf.minimum(height, width)
     return tf.cast(tf.round([height * scale, width * scale]), tf.int32)
 
 
-# Appendix C, by the names used there.
+# Named as in Appendix C.
 EVAL_CROPS: dict[str, Callable[[tf.Tensor, int], tf.Tensor]] = {
     "resize_crop": resize_crop,
     "resmall_crop": resmall_crop,

@@ -1,9 +1,9 @@
 """RandAugment: a few random distortions per image, uint8 `[height, width, 3]` in and out.
 
-Source: Cubuk et al., 2019 (arXiv:1909.13719); the Mixer paper's Table 4: two layers, magnitude 0,
-10, 15 or 20. What such a magnitude does, oddities included (marked `Quirk:`), is what it did in the
-public TensorFlow pipelines that it was tuned with: 0 is not nothing, and 20 is not always more than
-10. Other libraries' RandAugment is another distribution.
+Source: Cubuk et al., 2019 (arXiv:1909.13719). The Mixer paper uses two layers and magnitude 0, 10,
+15 or 20 (Table 4). The ops reproduce the public TensorFlow pipelines in which these magnitudes were
+tuned, oddities included (marked `Quirk:`): magnitude 0 still changes images, and 20 is not always
+stronger than 10. RandAugment in other libraries is a different distribution.
 """
 
 import functools
@@ -19,8 +19,8 @@ from mixer.errors import unknown_name
 Size: TypeAlias = int | tf.Tensor
 Affine: TypeAlias = tuple[float | tf.Tensor, ...]  # six numbers; see _move
 
-_GREY = np.uint8(128)  # what moved or cut-out pixels leave behind
-_LUMA = np.array([[0.2989], [0.587], [0.114]], np.float32)  # TensorFlow's, of R, G and B
+_GREY = np.uint8(128)  # fills cut-out areas, and areas that a move leaves empty
+_LUMA = np.array([[0.2989], [0.587], [0.114]], np.float32)  # TensorFlow's weights of R, G and B
 
 
 def _auto_contrast(image: tf.Tensor) -> tf.Tensor:
@@ -47,21 +47,21 @@ def _equalize(image: tf.Tensor) -> tf.Tensor:
     step = tf.reduce_max(tf.where(counts > 0, darker, 0), axis=1, keepdims=True) // 255
     flat = tf.minimum((darker + step // 2) // tf.maximum(step, 1), 255)
     table = tf.cast(tf.where(step > 0, flat, tf.range(256)), tf.uint8)
-    # gather_nd looks single bytes up in two thirds of the time of gather.
+    # gather_nd looks up single bytes in two thirds of the time of gather.
     return tf.reshape(tf.gather_nd(tf.reshape(table, [-1]), bins[:, None]), tf.shape(image))
 
 
 def _posterize(image: tf.Tensor, bits: int) -> tf.Tensor:
-    """Returns the image with its `bits` highest bits kept, so a higher magnitude does less."""
-    # Quirk: the shift is a uint8 and at most 7, so no bits means one bit, as do 9 bits or more.
+    """Returns the image with only its `bits` highest bits: a higher magnitude changes less."""
+    # Quirk: the shift is a uint8 capped at 7, so 0 bits means one bit, as do 9 bits or more.
     shift = min((8 - bits) % 256, 7)
     return tf.bitwise.bitwise_and(image, np.uint8(255 >> shift << shift))
 
 
 def _solarize(image: tf.Tensor, threshold: int) -> tf.Tensor:
     """Returns the image with values of at least `threshold` inverted."""
-    # Quirk: the threshold wraps at 256, so magnitudes 10 and 20 invert all, 15 the upper half.
-    # Arithmetic with a comparison takes a third to a fifth of tf.where's time, here and below.
+    # Quirk: the threshold wraps at 256: magnitudes 10 and 20 invert all pixels, 15 the upper half.
+    # Arithmetic on the comparison takes a third to a fifth of tf.where's time, here and below.
     inverted = tf.cast(image >= np.uint8(threshold % 256), tf.uint8) * np.uint8(255)
     return tf.bitwise.bitwise_xor(image, inverted)
 
@@ -76,31 +76,31 @@ def _solarize_add(image: tf.Tensor, addition: int) -> tf.Tensor:
 def _color(image: tf.Tensor, factor: float) -> tf.Tensor:
     """Returns the image moved away from its grey version by `factor`."""
     pixels = tf.reshape(tf.cast(image, tf.float32), (-1, 3))
-    # tf.image.rgb_to_grayscale, without its detour over uint8.
+    # tf.image.rgb_to_grayscale without its conversion to and from uint8.
     grey = tf.floor(tf.matmul(pixels * np.float32(1 / 255), _LUMA) * 255.5)
-    grey = tf.matmul(grey, tf.ones((1, 3)))  # repeats it over the channels, faster than tf.tile
+    grey = tf.matmul(grey, tf.ones((1, 3)))  # repeats grey over the channels faster than tf.tile
     return tf.reshape(_blend(grey, pixels, factor), tf.shape(image))
 
 
 def _contrast(image: tf.Tensor, factor: float) -> tf.Tensor:
     """Returns the image moved away from a constant grey by `factor`."""
-    # Quirk: that grey is no mean but the number of pixels / 256: 196 for 224 x 224.
+    # Quirk: this grey is not a mean but the number of pixels / 256: 196 for 224 x 224.
     grey = tf.cast(tf.minimum(tf.size(image) // 3 // 256, 255), tf.float32)
     return _blend(grey, tf.cast(image, tf.float32), factor)
 
 
 def _brightness(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Returns the image with its values times `factor`."""
+    """Returns the image with its values multiplied by `factor`."""
     return tf.cast(tf.minimum(tf.cast(image, tf.float32) * factor, 255.0), tf.uint8)
 
 
 def _sharpness(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Returns the image moved away from a smoothed one by `factor`; its border stays."""
+    """Returns the image moved away from a smoothed copy by `factor`; its border is unchanged."""
     smooth = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / np.float32(13)
     kernel = np.repeat(smooth[:, :, None, None], 3, axis=2)
     values = tf.cast(image, tf.float32)
-    # Quirk: where the smoothed value should be whole, it is that or one less. Which of them depends
-    # on whether TensorFlow's kernel, for this processor, rounds once or twice per multiply-add.
+    # Quirk: where the exact smoothed value is an integer, the result is that integer or one less,
+    # depending on whether TensorFlow's kernel for this processor uses fused multiply-adds.
     smoothed = tf.nn.depthwise_conv2d(values[None], kernel, (1, 1, 1, 1), "VALID")[0]
     inside = _blend(tf.floor(smoothed), values[1:-1, 1:-1], factor)
     inside = tf.concat([image[1:-1, :1], inside, image[1:-1, -1:]], axis=1)
@@ -114,12 +114,12 @@ def _blend(degenerate: tf.Tensor, values: tf.Tensor, factor: float) -> tf.Tensor
 
 
 def _rows(image: tf.Tensor) -> tf.Tensor:
-    """Returns `[height, width * 3]`: arithmetic along an axis of length 3 is 5 times as slow."""
+    """Returns the image as `[height, width * 3]`: an axis of length 3 is 5 times slower."""
     return tf.reshape(image, (tf.shape(image)[0], -1))
 
 
 def _rotation(degrees: float, height: Size, width: Size) -> Affine:
-    """Returns the map that turns an image counter-clockwise around its centre."""
+    """Returns the map that rotates an image counter-clockwise around its centre."""
     angle = tf.constant(degrees) * (math.pi / 180)
     cos, sin = tf.cos(angle), tf.sin(angle)
     right, bottom = tf.cast(width - 1, tf.float32), tf.cast(height - 1, tf.float32)
@@ -129,17 +129,17 @@ def _rotation(degrees: float, height: Size, width: Size) -> Affine:
 
 
 def _move(image: tf.Tensor, affine: Callable[[Size, Size], Affine]) -> tf.Tensor:
-    """Returns the image read at other places: the nearest pixel there, grey outside.
+    """Returns the image under an affine map: nearest pixels, grey outside the image.
 
-    With `(a, b, c, d, e, f) = affine(height, width)`, the output's pixel (x, y) is the image's
+    With `(a, b, c, d, e, f) = affine(height, width)`, the output at (x, y) is the input at
     (a x + b y + c, d x + e y + f).
     """
     if not image.shape.is_fully_defined():
         height, width, _ = tf.unstack(tf.shape(image))
         return _read(image, affine(height, width), fill=_GREY)
     height, width, _ = image.shape
-    # Where each pixel comes from is known before any image is: let the kernel move the pixels'
-    # numbers once, while tracing, and only look pixels up afterwards, in a fifth of the time.
+    # The map depends only on the size. Move the pixel numbers once, while tracing, and only look up
+    # pixels afterwards, in a fifth of the time.
     with tf.init_scope():
         numbers = tf.reshape(tf.range(1, height * width + 1), (height, width, 1))
         sources = _read(numbers, affine(height, width), fill=0)  # [height, width, 1]
@@ -148,7 +148,7 @@ def _move(image: tf.Tensor, affine: Callable[[Size, Size], Affine]) -> tf.Tensor
 
 
 def _read(image: tf.Tensor, affine: Affine, *, fill: int | np.uint8) -> tf.Tensor:
-    """Returns the image, of any type and number of channels, read by TensorFlow's own kernel."""
+    """Returns the image, of any type and number of channels, mapped by TensorFlow's own kernel."""
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=image[None],
         transforms=tf.stack([*affine, 0.0, 0.0])[None],
@@ -160,7 +160,7 @@ def _read(image: tf.Tensor, affine: Affine, *, fill: int | np.uint8) -> tf.Tenso
 
 
 def _cutout(image: tf.Tensor, pad: int, center: tuple[int, int] | tf.Tensor) -> tf.Tensor:
-    """Returns the image with grey over up to `pad` pixels to each side of the centre."""
+    """Returns the image with grey over up to `pad` pixels on each side of the centre."""
     row_column = tf.cast(center, tf.int32)
     top, left = tf.unstack(tf.maximum(row_column - pad, 0))
     bottom, right = tf.unstack(tf.minimum(row_column + pad, tf.shape(image)[:2]))
@@ -169,7 +169,7 @@ def _cutout(image: tf.Tensor, pad: int, center: tuple[int, int] | tf.Tensor) -> 
     return tf.concat([image[:top], band, image[bottom:]], axis=0)
 
 
-# What a level, the magnitude / 10, means for each op.
+# How each op interprets the level, which is the magnitude / 10.
 _VALUE_OPS: dict[str, Callable[[tf.Tensor, float], tf.Tensor]] = {
     "AutoContrast": lambda image, level: _auto_contrast(image),
     "Equalize": lambda image, level: _equalize(image),
@@ -189,7 +189,7 @@ _MOVES: dict[str, Callable[[float, Size, Size], Affine]] = {
     "TranslateX": lambda level, height, width: (1.0, 0.0, level * 100, 0.0, 1.0, 0.0),
     "TranslateY": lambda level, height, width: (1.0, 0.0, 0.0, 0.0, 1.0, level * 100),
 }
-OPS = (*_VALUE_OPS, "Cutout", *_MOVES)  # the moves last: see _random_op
+OPS = (*_VALUE_OPS, "Cutout", *_MOVES)  # _random_op relies on the moves being last
 
 
 def apply_op(
@@ -206,7 +206,7 @@ def apply_op(
       name: one of `OPS`.
       magnitude: strength of the op, at least 0; it may exceed 10.
       negate: whether Rotate, ShearX, ShearY, TranslateX and TranslateY go the other way.
-      cutout_center: row and column; Cutout needs it, the other ops leave it alone.
+      cutout_center: row and column in pixels; only Cutout uses it.
 
     Raises:
       ValueError: the name is unknown, the magnitude negative, or Cutout has no centre.
@@ -214,7 +214,7 @@ def apply_op(
     if name not in OPS:
         raise unknown_name("op", name, OPS)
     if magnitude < 0:
-        raise ValueError(f"Expected a magnitude of at least 0; got {magnitude}. See negate.")
+        raise ValueError(f"Expected a magnitude of at least 0; got {magnitude}. Use negate=True.")
     image = tf.ensure_shape(image, (None, None, 3))
     level = magnitude / 10
     if name in _VALUE_OPS:
@@ -222,7 +222,7 @@ def apply_op(
     elif name in _MOVES:
         output = _move(image, functools.partial(_MOVES[name], -level if negate else level))
     elif cutout_center is None:
-        raise ValueError("Cutout needs cutout_center=(row, column); got None.")
+        raise ValueError("Expected cutout_center=(row, column) for Cutout; got None.")
     else:
         output = _cutout(image, int(level * 40), cutout_center)
     return tf.ensure_shape(output, image.shape)
@@ -233,8 +233,13 @@ def randaugment(
 ) -> tf.Tensor:
     """Returns the image after `num_layers` random ops, uint8 `[height, width, 3]`.
 
-    Each layer draws one of `OPS` uniformly, a sign, and a centre for Cutout; all depends on `seed`
-    (`[2]`) alone.
+    Each layer draws one of `OPS` uniformly, a sign, and a centre for Cutout.
+
+    Args:
+      image: uint8 `[height, width, 3]`.
+      num_layers: how many ops to apply.
+      magnitude: strength of the ops, at least 0.
+      seed: integers `[2]`, which determine every draw.
 
     Raises:
       ValueError: `num_layers` or `magnitude` is negative.
@@ -250,13 +255,13 @@ def randaugment(
 
 @functools.partial(tf.function, autograph=False)  # traced once for all layers and pipelines
 def _random_op(image: tf.Tensor, magnitude: float, draws: tf.Tensor) -> tf.Tensor:
-    """Returns the image after the op that the numbers in [0, 1), `[4]`, stand for."""
+    """Returns the image after the op selected by `draws` (`[4]`, in [0, 1)): op, sign, centre."""
     center = tf.cast(draws[2:] * tf.cast(tf.shape(image)[:2], tf.float32), tf.int32)
 
     def branch(name: str, negate: bool) -> Callable[[], tf.Tensor]:
         return lambda: apply_op(image, name, magnitude, negate, center)
 
-    # A move and its opposite are two branches, so that where they read is known while tracing.
+    # A move and its opposite are separate branches, so that each map is constant while tracing.
     branches = [branch(name, False) for name in OPS] + [branch(name, True) for name in _MOVES]
     op = tf.cast(draws[0] * len(OPS), tf.int32)
     opposite = (op >= len(OPS) - len(_MOVES)) & (draws[1] >= 0.5)

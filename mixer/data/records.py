@@ -1,8 +1,7 @@
 """Random access to the examples of a split: indices in, encoded examples out.
 
-Whatever the files are, a split is a `Records`: a length, `read`, and a way to say where an example
-lies. The kinds of files are siblings: ArrayRecord here, TFRecord in `tfrecords.py`, images in
-folders in `folder.py`; `RandomSubset` and `CachedRecords` stand on top of any of them.
+A split is a `Records`, whatever its files: ArrayRecord here, TFRecord in `tfrecords.py`, folders of
+images in `folder.py`. `RandomSubset` and `CachedRecords` wrap any of these.
 """
 
 import hashlib
@@ -19,24 +18,24 @@ from mixer.data.order import permute, subset_size
 
 
 class DamagedExample(ValueError):
-    """An example that cannot be read or decoded; says which, where it lies and what is wrong."""
+    """An example cannot be read or decoded; the message says which, where it is and why."""
 
 
 class Records(Protocol):
-    """The examples of one split, in the order in which they lie on disk."""
+    """The examples of one split, in their order on disk."""
 
     def __len__(self) -> int: ...
 
     def read(self, indices: np.ndarray) -> Sequence[bytes]:
-        """Returns the examples at `indices` (`int64 [n]`), in that order; checksums are verified.
+        """Returns the encoded examples at `indices` (int64 `[n]`), in that order.
 
         Raises:
-          Exception: of any kind, if an example is damaged. `locate` tells where each one lies.
+          Exception: an example is damaged, or its checksum is wrong. The type depends on the files.
         """
         ...
 
     def locate(self, index: int) -> str:
-        """Returns where an example lies, for people: file and position in it."""
+        """Returns the file of an example and its position in it, for error messages."""
         ...
 
     def num_bytes(self) -> int:
@@ -44,45 +43,49 @@ class Records(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Returns a hash of the names and sizes of the files: another if the data changed.
+        """Returns a hash of the names and sizes of the files, which shows if the data changed.
 
-        The bytes themselves are not read for it.
+        It does not read the bytes of the examples.
         """
         ...
 
 
 class Files:
-    """The files of a split, or of a slice of it: names, sizes, and which examples of each."""
+    """The files of a split or of a slice of it: names, sizes, and which examples of each file."""
 
     def __init__(self, instructions: Sequence[tfds.core.utils.shard_utils.FileInstruction]):
+        """Takes TFDS's instructions: for each file, how many examples to skip and to take."""
         self.instructions = instructions
         self.paths = [str(instruction.filename) for instruction in instructions]
         self.ends = np.cumsum([instruction.take for instruction in instructions])
         self._sizes: list[int] | None = None
 
     def sizes(self) -> list[int]:
-        """Returns the sizes of the whole files in bytes."""
+        """Returns the sizes of the complete files in bytes."""
         if self._sizes is None:
             self._sizes = [tf.io.gfile.stat(path).length for path in self.paths]
         return self._sizes
 
     def position(self, index: int) -> tuple[int, int]:
-        """Returns the number of the file and the position in that file of an example."""
+        """Returns the number of an example's file, and its position in that file."""
         file = int(np.searchsorted(self.ends, index, side="right"))
         before = int(self.ends[file - 1]) if file else 0
         return file, index - before + self.instructions[file].skip
 
     def locate(self, index: int) -> str:
+        """Returns the file of an example and its position in it, for error messages."""
         file, position = self.position(index)
         return f"record {position} of {self.paths[file]}"
 
     def num_bytes(self) -> int:
+        """Returns the size of the examples in bytes, in proportion to the sizes of the files."""
         return sum(
             size * instruction.take // instruction.examples_in_shard
             for size, instruction in zip(self.sizes(), self.instructions, strict=True)
         )
 
     def fingerprint(self) -> str:
+        """Returns a hash of the names and sizes of the files, and of which examples are used."""
         parts = [
             f"{instruction.basename()}:{size}:{instruction.skip}:{instruction.take}"
             for size, instruction in zip(self.sizes(), self.instructions, strict=True)
@@ -91,14 +94,19 @@ class Files:
 
 
 class ArrayRecords:
-    """The serialized examples in ArrayRecord files, whose chunks carry their own checksums."""
+    """The serialized examples in ArrayRecord files, which contain their own checksums."""
 
     def __init__(self, files: Files):
+        """Opens the files.
+
+        Raises:
+          ValueError: a file is not on a local path.
+        """
         remote = [path for path in files.paths if "://" in path]
         if remote:
             raise ValueError(
-                f"Expected ArrayRecord files on a local path; got {remote[0]}. Its reader knows no "
-                "other file system: mount the bucket, copy the files, or use TFRecord files there."
+                f"Expected ArrayRecord files on a local path; got {remote[0]}, which their reader "
+                "cannot open. Mount the bucket, copy the files, or use TFRecord files there."
             )
         self._files = files
         self._source = ArrayRecordDataSource(files.instructions)
@@ -114,13 +122,13 @@ class ArrayRecords:
 
 
 class RandomSubset:
-    """A fixed random part of the examples, for the study of the size of the data (Figure 2).
+    """A fixed random subset of the examples, for the study of dataset size (Figure 2).
 
-    The same examples on every machine and in every run; a smaller fraction is contained in a larger
-    one.
+    It is the same on every machine and in every run. A smaller subset is contained in a larger one.
     """
 
     def __init__(self, records: Records, fraction: float):
+        """Chooses `fraction` of the examples; raises ValueError unless it is in (0, 1]."""
         self._records = records
         self._fraction = fraction
         self._chosen = np.arange(subset_size(len(records), fraction))
@@ -146,13 +154,14 @@ class RandomSubset:
 
 
 class CachedRecords:
-    """Examples held in memory as they are encoded on disk, filled at once.
+    """Examples held in memory, encoded as on disk; only those at `indices` (int64 `[n]`)."""
 
-    Raises:
-      ValueError: the examples at `indices` would not fit into four fifths of the free memory.
-    """
+    def __init__(self, records: Records, indices: np.ndarray, report: Callable[[str], None]):
+        """Passes a line of text to `report`, then reads the examples.
 
-    def __init__(self, records: Records, indices: np.ndarray, say: Callable[[str], None]):
+        Raises:
+          ValueError: they do not fit into 80% of the free memory.
+        """
         size = round(records.num_bytes() * len(indices) / len(records))
         free = psutil.virtual_memory().available
         gib = 2**30
@@ -161,7 +170,7 @@ class CachedRecords:
                 f"Expected room for {size / gib:.1f} GiB of raw examples in 80% of the free "
                 f"memory; {free / gib:.1f} GiB are free. Use cache='none', or more hosts."
             )
-        say(f"Reading {len(indices):,} examples ({size / gib:.2f} GiB) into memory.")
+        report(f"Reading {len(indices):,} examples ({size / gib:.2f} GiB) into memory.")
         self._records = records
         self._cached: dict[int, bytes] = {}
         for part in np.array_split(indices, max(1, len(indices) // 1024)):

@@ -1,4 +1,4 @@
-"""The table of datasets: what is known of each without its data and without TensorFlow."""
+"""The table of datasets: what is known about each without its data and without TensorFlow."""
 
 import dataclasses
 import re
@@ -10,53 +10,55 @@ from mixer.errors import unknown_name
 
 @dataclasses.dataclass(frozen=True)
 class DatasetRow:
-    """A dataset that lies in TFDS's format in DATA_DIR/`tfds_name`/VERSION."""
+    """A dataset in TFDS's format, stored in DATA_DIR/`tfds_name`/VERSION."""
 
     tfds_name: str
     num_classes: int
     splits: Mapping[str, int] = dataclasses.field(default_factory=dict)  # number of examples
     image_key: str = "image"
     label_key: str = "label"
-    max_labels: int = 1  # labels per image
-    how_to_get: str = ""  # "" if TFDS downloads it by itself
+    max_labels: int = 1  # per image
+    manual_files: str = ""  # the files that TFDS needs and cannot download
+    how_to_get: str = ""  # for a dataset that TFDS does not have; follows "Otherwise, "
 
 
-_BY_HAND = "Put {} from https://image-net.org into DATA_DIR/downloads/manual, then prepare it."
+_TRAIN_TAR, _VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 
 DATASETS: dict[str, DatasetRow] = {
     "imagenet2012": DatasetRow(
         "imagenet2012",
         1000,
         {"train": 1_281_167, "validation": 50_000},
-        how_to_get=_BY_HAND.format("ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"),
+        manual_files=f"{_TRAIN_TAR} and {_VAL_TAR} from https://image-net.org",
     ),
-    # "Reassessed labels" of the validation images: a set of labels for each, up to nine, for 3,163
-    # of the 50,000 none.
+    # "Reassessed labels" of the validation images: a set of up to nine labels for each. For 3,163
+    # of the 50,000 images the set is empty.
     "imagenet2012_real": DatasetRow(
         "imagenet2012_real",
         1000,
         {"validation": 50_000},
         label_key="real_label",
         max_labels=9,
-        how_to_get=_BY_HAND.format("ILSVRC2012_img_val.tar"),
+        manual_files=f"{_VAL_TAR} from https://image-net.org",
     ),
     "imagenet_v2": DatasetRow("imagenet_v2/matched-frequency", 1000, {"test": 10_000}),
-    # The count of the public release of fall 2011; the paper says "14M". A copy from which
-    # unreadable images were left out has fewer.
+    # The size of the public release of fall 2011; the paper says "14M". A copy without its
+    # unreadable images is smaller.
     "imagenet21k": DatasetRow(
         "imagenet21k",
         21_843,
         {"train": 14_197_122},
-        how_to_get="TFDS has no such dataset. Make it from the tar files or folders of its synsets "
-        "with --images=DIR --name=imagenet21k --classes=FILE, one synset a line.",
+        how_to_get="make it from the tar files or folders of its synsets, with FILE listing one "
+        "synset per line:\n  python scripts/prepare_dataset.py --images=DIR --name=imagenet21k "
+        "--classes=FILE",
     ),
-    # 18,291 classes in the published descriptions; the paper says "18k", and "300M" images.
+    # Published descriptions give 18,291 classes; the paper says "18k", and "300M" images.
     "jft300m": DatasetRow(
         "jft300m",
         18_291,
         {"train": 300_000_000},
-        how_to_get="A private dataset: who has access puts its TFDS format there, with the "
-        "features image and label (a set of labels is read up to max_labels).",
+        how_to_get="if you have access to this private dataset, store it there in TFDS's format "
+        "with the features image and label (a class, or a set of which max_labels are read).",
     ),
     "cifar10": DatasetRow("cifar10", 10, {"train": 50_000, "test": 10_000}),
     "cifar100": DatasetRow("cifar100", 100, {"train": 50_000, "test": 10_000}),
@@ -72,25 +74,29 @@ _SLICE = re.compile(rf"(?P<split>[\w-]+)(\[(?!:\])(?P<begin>{_EDGE})?:(?P<end>{_
 
 
 def num_examples(name: str, split: str, fraction: float = 1.0) -> int:
-    """Returns how many examples a split has, for a machine that does not have the data.
+    """Returns the number of examples in a split, without its data.
 
     Args:
       name: a key of `DATASETS`, with or without a version.
-      split: of TFDS, rounded as TFDS does: `train`, `train[:99%]`, `train[-1000:]`, or a sum.
-      fraction: of the split, as in `open_dataset`.
+      split: a split as TFDS writes and rounds it: `train`, `train[:99%]`, `train[-1000:]`, or a sum
+        of these.
+      fraction: the fraction of the split, as in `open_dataset`.
 
     Raises:
-      ValueError: unknown dataset, split or fraction, or no example is left.
+      ValueError: the dataset, split or fraction is invalid, or no example is left.
     """
     base = name.partition(":")[0]
     if base == "folder":
-        raise ValueError(f"Only the folder itself tells how many images {name!r} has.")
+        raise ValueError(
+            f"Expected a dataset of known size, one of: {', '.join(DATASETS)}; got {name!r}. Only "
+            "the folder itself tells how many images it has."
+        )
     if base not in DATASETS:
         raise unknown_name("dataset", base, DATASETS)
     splits = DATASETS[base].splits
     total = sum(_slice_size(base, part.strip(), splits) for part in split.split("+"))
     if total < 1:
-        raise ValueError(f"The split {split!r} of {name} holds no example.")
+        raise ValueError(f"Expected at least one example in {split!r} of {name}; got none.")
     return subset_size(total, fraction)
 
 
@@ -103,7 +109,7 @@ def _slice_size(name: str, part: str, splits: Mapping[str, int]) -> int:
     if match["split"] not in splits:
         raise unknown_name(f"split of {name}", match["split"], splits)
     size = splits[match["split"]]
-    percent = "%" in part  # of one edge, then of both
+    percent = "%" in part  # on one edge means on both, as in TFDS
     begin, end = (_position(edge, size, percent) for edge in match.group("begin", "end"))
     if max(abs(begin or 0), abs(end or 0)) > size:
         raise ValueError(f"Expected a slice of the {size:,} examples; got {part!r} of {name}.")

@@ -1,10 +1,10 @@
-"""Random access to TFRecord files, through an index of the lengths of their records.
+"""Random access to TFRecord files through an index of their record lengths.
 
-A TFRecord file is a sequence of records without a table of contents, each of them
+A TFRecord file is a sequence of records without a table of contents. Each record is
     length (8 bytes) | checksum of the length (4) | data | checksum of the data (4).
-The index is made once, by walking over the headers, and kept beside the data, or in the cache
-directory where the data cannot be written. Files may be local or on any file system that TensorFlow
-knows (`gs://`), where many reads are in flight at a time.
+The index is made once by reading the headers. It is stored next to the data or, if that folder is
+read-only, in the cache directory. Files may be local or on any file system that TensorFlow supports
+(`gs://`), from which many reads are in flight at once.
 """
 
 import concurrent.futures
@@ -25,14 +25,19 @@ from mixer.data.records import DamagedExample, Files
 
 _HEADER = struct.Struct("<QI")  # length, its checksum
 _FOOTER = struct.Struct("<I")  # checksum of the data
-_BLOCK = 2**24  # bytes that a scan of a remote file reads at a time
+_BLOCK = 2**24  # bytes per read when scanning a remote file
 _READS_IN_FLIGHT = 64
 
 
 class TFRecords:
-    """The serialized examples in TFRecord files; opening it makes the index if there is none."""
+    """The serialized examples in TFRecord files."""
 
     def __init__(self, files: Files, cache_dir: pathlib.Path | None = None):
+        """Loads the index, or makes it and stores it next to the data or in `cache_dir`.
+
+        Raises:
+          DamagedExample: the headers are damaged, or the number of records is wrong.
+        """
         self._files = files
         self._lengths = _load_or_make_index(files, cache_dir or _default_cache_dir())
         self._offsets = [
@@ -76,13 +81,13 @@ def _read_range(path: str, offset: int, size: int) -> bytes:
 
 
 def _mask(data: bytes) -> int:
-    """Returns the CRC-32C of the data, rotated and shifted as the TFRecord format wants it."""
+    """Returns the masked CRC-32C of the data, as the TFRecord format stores it."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _load_or_make_index(files: Files, cache_dir: pathlib.Path) -> list[np.ndarray]:
-    """Returns the lengths of the records of each file."""
+    """Returns the record lengths (int64 `[n]`) of each file."""
     key = hashlib.sha256("\n".join(files.paths).encode()).hexdigest()[:16]
     beside = f"{os.path.dirname(files.paths[0])}/.record_index-{key}.npz"
     candidates = [beside, str(cache_dir / f"record_index-{key}.npz")]
@@ -95,7 +100,7 @@ def _load_or_make_index(files: Files, cache_dir: pathlib.Path) -> list[np.ndarra
             _save_index(path, files, lengths)
             break
         except (OSError, tf.errors.OpError):
-            continue  # not writable: the next place
+            continue  # not writable: try the next folder
     return lengths
 
 
@@ -105,7 +110,7 @@ def _load_index(path: str, files: Files) -> list[np.ndarray] | None:
         with tf.io.gfile.GFile(path, "rb") as file:
             content = io.BytesIO(file.read())
         examples = sum(instruction.examples_in_shard for instruction in files.instructions)
-        with zipfile.ZipFile(content) as archive:  # what it claims, before that is inflated
+        with zipfile.ZipFile(content) as archive:  # check the claimed size before inflating
             if sum(member.file_size for member in archive.infolist()) > 32 * examples + 2**20:
                 return None
         index = np.load(content)
@@ -141,14 +146,14 @@ def _make_index(files: Files) -> list[np.ndarray]:
     for path, found, instruction in zip(files.paths, lengths, files.instructions, strict=True):
         if len(found) != instruction.examples_in_shard:
             raise DamagedExample(
-                f"Expected {instruction.examples_in_shard} records in {path}, as its metadata "
-                f"says; found {len(found)}. Prepare the dataset again."
+                f"Expected {instruction.examples_in_shard} records in {path}, as in its metadata; "
+                f"found {len(found)}. Prepare the dataset again."
             )
     return lengths
 
 
 def _scan(path: str, size: int) -> np.ndarray:
-    """Returns the lengths of the records of a file, whose headers it verifies."""
+    """Returns the record lengths (int64 `[n]`) of a file; verifies the headers."""
     lengths: list[int] = []
     offset = 0
     # A local file is read header by header, a remote one in large blocks.

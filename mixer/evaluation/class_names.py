@@ -1,4 +1,4 @@
-"""Names for the numbers that a model predicts."""
+"""Human-readable class names for a model's labels."""
 
 import collections
 import importlib.resources
@@ -8,14 +8,14 @@ from mixer.weights.load import LoadedModel
 
 
 def find_class_names(loaded: LoadedModel, file: str | None = None) -> Sequence[str]:
-    """Returns a name for each class, in the order of the labels.
+    """Returns one name per class, in label order.
 
-    From `file` (one name a line), or as they came with the weights, or for 1,000 classes those of
-    ImageNet; otherwise "class 0" and so on. WordNet IDs, TFDS's names of ImageNet's classes, are
-    put into words.
+    The names come from `file` (one name per line) if it is given, else from the weights, else from
+    ImageNet if there are 1,000 classes; otherwise they are "class 0", "class 1" and so on. WordNet
+    IDs, which TFDS uses as ImageNet's class names, are replaced by words.
 
     Raises:
-      ValueError: the file is not text, or has another number of names than the weights classes.
+      ValueError: the file is not UTF-8 text, or has the wrong number of names.
       OSError: the file cannot be read.
     """
     num_classes = loaded.model.num_classes
@@ -30,9 +30,9 @@ def find_class_names(loaded: LoadedModel, file: str | None = None) -> Sequence[s
 
 
 def imagenet_class_names() -> dict[str, str]:
-    """Returns WordNet ID -> first name of ImageNet's 1,000 classes, in the order of the labels.
+    """Maps WordNet IDs to the first name of each of ImageNet's 1,000 classes, in label order.
 
-    Two classes of the same name have their ID in it.
+    Names shared by two classes have the ID appended.
     """
     text = (
         importlib.resources.files("mixer.data").joinpath("imagenet_classes.txt").read_text("utf-8")
@@ -47,15 +47,15 @@ def imagenet_class_names() -> dict[str, str]:
 
 
 def _read_class_names(file: str, num_classes: int) -> list[str]:
-    from mixer.data.prepare import read_class_names  # brings in TensorFlow
+    from mixer.data.prepare import read_class_names  # imports TensorFlow
 
     try:
         names = read_class_names(file)
     except UnicodeDecodeError as error:
-        raise ValueError(f"Expected the class names in UTF-8; {file} is not: {error}.") from error
+        raise ValueError(f"Expected {file} to be UTF-8 text; got {error}. Re-save it.") from error
     if len(names) != num_classes:
         raise ValueError(
-            f"Expected {num_classes:,} class names, one a line in the order of the labels, as the "
-            f"weights have so many classes; got {len(names):,} in {file}."
+            f"Expected {num_classes:,} class names, one per line in label order, to match the "
+            f"weights; got {len(names):,} in {file}. Correct the file."
         )
     return names

@@ -1,31 +1,34 @@
-"""Top-1 accuracy and loss over a split, every example counted exactly once.
+"""Top-1 accuracy and loss over a split, counting every example exactly once.
 
-Labels are sets (`int32 [B, labels_per_image]`, -1 for none): a prediction is correct if it is in
-the set, and an example without labels is not counted. So padding needs no mask of its own, and
-validation sets with several labels per image are evaluated by the same code.
+An image may have several labels (`int32 [B, labels_per_image]`, padded with -1): a prediction is
+correct if it is one of them, and an example without labels is not counted. The same code therefore
+covers ImageNet ReaL, and the padding of the last batch needs no separate mask.
 """
 
-from collections.abc import Callable, Iterable
+import collections
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
-from mixer.batch import multi_hot, normalize_images
+from mixer.batch import DeviceBatch, HostBatch, multi_hot, normalize_images
 from mixer.losses import Loss
-from mixer.sharding import to_global
+from mixer.sharding import replicated, to_global
 
 Sums = dict[str, jax.Array]
-EvalStep = Callable[[Any, dict[str, jax.Array]], Sums]
+EvalStep = Callable[[Any, DeviceBatch], Sums]
+
+# Steps dispatched ahead of the sums that are fetched, so that the devices do not idle.
+_BATCHES_IN_FLIGHT = 2
 
 
 def make_eval_step(model: nn.Module, loss: Loss, num_classes: int) -> EvalStep:
-    """Returns (params, batch) -> sums over the counted examples: `correct`, `loss`, `count`."""
+    """Returns (params, batch) -> sums over labelled examples: `correct`, `loss` (nats), `count`."""
 
-    def eval_step(params: Any, batch: dict[str, jax.Array]) -> Sums:
+    def eval_step(params: Any, batch: DeviceBatch) -> Sums:
         logits: Any = model.apply({"params": params}, normalize_images(batch["images"]))
         targets = multi_hot(batch["labels"], num_classes)
         counted = jnp.max(targets, axis=-1) > 0  # [B]
@@ -40,23 +43,39 @@ def make_eval_step(model: nn.Module, loss: Loss, num_classes: int) -> EvalStep:
     return eval_step
 
 
+def jit_eval_step(model: nn.Module, loss: Loss, num_classes: int, mesh: Mesh) -> EvalStep:
+    """Returns the jitted step of `make_eval_step`, with the sums replicated over `mesh`."""
+    return jax.jit(make_eval_step(model, loss, num_classes), out_shardings=replicated(mesh))
+
+
 def evaluate(
     eval_step: EvalStep,
     params: Any,
-    batches: Iterable[dict[str, np.ndarray]],
+    batches: Iterable[HostBatch],
     sharding: NamedSharding,
 ) -> dict[str, float]:
-    """Returns `top1` in [0, 1], the mean `loss` in nats and the `count` of examples.
+    """Returns `top1` in [0, 1], the mean `loss` in nats, and the `count` of labelled examples.
+
+    `eval_step` is from `jit_eval_step`; `batches` hold this process's part of each global batch.
 
     Raises:
       ValueError: no example has a label.
     """
     correct, loss, count = 0, 0.0, 0
-    for batch in batches:
-        sums = jax.device_get(eval_step(params, to_global(batch, sharding)))
+    for sums in _fetched(eval_step(params, to_global(batch, sharding)) for batch in batches):
         correct += int(sums["correct"])
         loss += float(sums["loss"])
         count += int(sums["count"])
     if not count:
-        raise ValueError("Expected examples with labels to evaluate on; the split has none.")
+        raise ValueError("Expected labelled examples; the split has none. Use another split.")
     return {"top1": correct / count, "loss": loss / count, "count": count}
+
+
+def _fetched(results: Iterable[Sums]) -> Iterator[Sums]:
+    """Yields results in order, fetching each once `_BATCHES_IN_FLIGHT` more are dispatched."""
+    in_flight: collections.deque[Sums] = collections.deque()
+    for result in results:
+        in_flight.append(result)
+        if len(in_flight) > _BATCHES_IN_FLIGHT:
+            yield jax.device_get(in_flight.popleft())
+    yield from map(jax.device_get, in_flight)

@@ -1,4 +1,4 @@
-"""Any weights on any dataset: the top-1 of their head, or of a few-shot probe of their features."""
+"""Evaluates weights on a dataset: top-1 of their head, or of a few-shot probe of their features."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ import rich.progress
 from jax.sharding import Mesh
 
 from mixer.evaluation import few_shot
-from mixer.evaluation.classification import evaluate, make_eval_step
+from mixer.evaluation.classification import evaluate, jit_eval_step
 from mixer.losses import softmax_cross_entropy
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows, replicated
 from mixer.weights.eval_recipe import PAPER
@@ -22,18 +22,14 @@ HostBatches = Iterable[dict[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Which images are evaluated, and how they come to the size of the model.
-
-    `data_dir` as in `open_dataset`, `crops` and `resize` as in `make_eval_preprocess`. Each crop
-    gives a result of its own.
-    """
+    """The images to evaluate on, and how to preprocess them. See `images_for`."""
 
     dataset: str
     split: str
-    data_dir: str
-    crops: Sequence[str]
-    resize: int
-    batch_size: int
+    data_dir: str  # see `open_dataset`
+    crops: Sequence[str]  # see `make_eval_preprocess`; each gives a separate result
+    resize: int  # side before the crop, pixels
+    batch_size: int  # over all devices
 
 
 def images_for(
@@ -46,18 +42,17 @@ def images_for(
     resize: int | None = None,
     batch_size: int,
 ) -> Images:
-    """Returns the images to evaluate on; what is not given is that of the weights' own recipe.
+    """Returns the images to evaluate on, with defaults from the weights' own recipe.
 
-    Its split and folder are those of its dataset, so they do not count for another one.
+    The recipe's split and data folder belong to its dataset, so for another dataset the paper's
+    defaults apply instead.
 
     Raises:
-      ValueError: the weights come without a dataset, and none is given.
+      ValueError: neither the weights nor the caller name a dataset.
     """
     recipe = loaded.recipe
     if dataset is None and recipe.dataset is None:
-        raise ValueError(
-            "Expected --dataset=NAME; only the weights of a run say which images they are for."
-        )
+        raise ValueError("Expected --dataset=NAME; only the weights of a run imply a dataset.")
     if dataset not in (None, recipe.dataset):
         recipe = dataclasses.replace(recipe, split=PAPER.split, data_dir=PAPER.data_dir)
     return Images(
@@ -71,22 +66,21 @@ def images_for(
 
 
 def evaluate_head(loaded: LoadedModel, images: Images) -> Iterator[dict[str, Any]]:
-    """Yields a result for each crop: `top1` in [0, 1], `correct` and `count` of images.
+    """Yields one result per crop: `top1` in [0, 1], and `correct` and `count` in images.
 
-    An image counts if it has a label, and is correct if the prediction is one of its labels.
-    `dataset`, `split`, `crop`, `resize` and `image_size` tell how it came to the model.
+    Only images with a label count; a prediction is correct if it is one of the image's labels. Each
+    result also records `dataset`, `split`, `crop`, `resize` and `image_size`.
 
     Raises:
-      ValueError: weights without a head or for other classes, unknown names, or a size or batch
-        size that cannot be; nothing was read then. No image with a label.
-      DamagedExample: an image that cannot be read; names the file.
+      ValueError: the weights have no head or another number of classes, a name is unknown, or a
+        size is invalid (all raised before any image is read); or no image has a label.
+      DamagedExample: an image cannot be decoded; the message names the file.
     """
     mesh = create_mesh()
     sharding = batch_sharding(mesh)
     num_classes, batches_of = _open(loaded, images, images.split, mesh)
     _check_head(loaded.model.num_classes, num_classes, images.dataset)
-    eval_step = make_eval_step(loaded.model, softmax_cross_entropy, num_classes)
-    eval_step = jax.jit(eval_step, out_shardings=replicated(mesh))
+    eval_step = jit_eval_step(loaded.model, softmax_cross_entropy, num_classes, mesh)
     params = jax.device_put(loaded.params, replicated(mesh))
     for crop, batches in batches_of.items():
         result = evaluate(eval_step, params, batches, sharding)
@@ -102,18 +96,20 @@ def evaluate_head(loaded: LoadedModel, images: Images) -> Iterator[dict[str, Any
 def evaluate_few_shot(
     loaded: LoadedModel, images: Images, *, train_split: str, shots: Sequence[int]
 ) -> Iterator[dict[str, Any]]:
-    """Yields a result for each crop and number of shots: `shots`, `seeds`, `top1`, `count`.
+    """Yields one result per crop and number of shots: `shots`, `seeds`, `top1` and `count`.
 
-    The linear probe sees `shots` images of each class of `train_split`; the model may have another
-    head or none. `top1` is the mean over `seeds` choices of those images, `count` the number of
-    test images.
+    A linear probe is fitted to the features of `shots` images per class from `train_split`; the
+    model's head is ignored, if it has one. `top1` in [0, 1] is the mean over `seeds` random choices
+    of these images, and `count` the number of test images. The fields of `evaluate_head` that
+    describe the images are included.
 
     Raises:
-      ValueError: as above, or a class has too few training images.
-      DamagedExample: an image that cannot be read; names the file.
+      ValueError: a name is unknown, a size is invalid, an image has several labels, or a class has
+        too few training images.
+      DamagedExample: an image cannot be decoded; the message names the file.
     """
     if not shots or min(shots) < 1:
-        raise ValueError(f"Expected numbers of shots of at least 1; got {list(shots)}.")
+        raise ValueError(f"Expected at least 1 shot per class; got {list(shots)}.")
     mesh = create_mesh()
     sharding = batch_sharding(mesh)
     num_classes, train_batches_of = _open(loaded, images, train_split, mesh)
@@ -123,7 +119,7 @@ def evaluate_few_shot(
     params = jax.device_put(loaded.params, replicated(mesh))
     for crop, train_batches in train_batches_of.items():
         train = few_shot.compute_features(step, params, train_batches, sharding)
-        few_shot.check_shots(train[1], num_classes, max(shots))  # before the test images are read
+        few_shot.check_shots(train[1], num_classes, max(shots))  # fail before reading test images
         test = few_shot.compute_features(step, params, test_batches_of[crop], sharding)
         for number in shots:
             top1 = few_shot.few_shot_accuracy(train, test, num_classes=num_classes, shots=number)
@@ -139,14 +135,14 @@ def evaluate_few_shot(
 def _open(
     loaded: LoadedModel, images: Images, split: str, mesh: Mesh
 ) -> tuple[int, dict[str, HostBatches]]:
-    """Returns the number of classes of a split, and for each crop its batches; reads no image."""
-    # Brings in TensorFlow, which the evaluation step itself does without.
+    """Returns the number of classes, and lazily read batches of the split for each crop."""
+    # Imports TensorFlow, which the evaluation step itself does not need.
     from mixer.data.datasets import open_dataset
     from mixer.data.input_pipeline import EvalInput
     from mixer.data.preprocess import make_eval_preprocess
 
     if not images.crops:
-        raise ValueError("Expected a crop, resmall_crop or resize_crop; got none.")
+        raise ValueError("Expected at least one crop, resmall_crop or resize_crop; got none.")
     check_batch_size(images.batch_size, mesh)
     dataset = open_dataset(images.dataset, split, images.data_dir)
     batches_of = {}
@@ -160,7 +156,7 @@ def _open(
             cache=False,
         )
         num_batches = -(-len(dataset.records) // images.batch_size)
-        batches_of[crop] = _shown(eval_input.batches(), num_batches, f"{split}, {crop}")
+        batches_of[crop] = _shown(eval_input.one_pass(), num_batches, f"{split}, {crop}")
     return dataset.num_classes, batches_of
 
 
@@ -170,21 +166,17 @@ def _view(loaded: LoadedModel, images: Images, crop: str) -> dict[str, Any]:
 
 
 def _check_head(num_head_classes: int, num_classes: int, dataset: str) -> None:
-    probe = "probe the features in its place: --few_shot=1,5,10,25"
-    if num_head_classes == 0:
-        raise ValueError(
-            f"Expected weights with a head of {num_classes:,} classes, as {dataset} has; these "
-            f"have no head. Train one, or {probe}."
-        )
     if num_head_classes != num_classes:
+        found = f"{num_head_classes:,} classes" if num_head_classes else "no head"
         raise ValueError(
-            f"Expected weights for {num_classes:,} classes, as {dataset} has; got "
-            f"{num_head_classes:,} classes. Fine-tune them on {dataset} first, or {probe}."
+            f"Expected weights with a head for the {num_classes:,} classes of {dataset}; got "
+            f"{found}. Fine-tune on {dataset} first, or evaluate the features with a linear probe: "
+            "--few_shot=1,5,10,25."
         )
 
 
 def _shown(batches: HostBatches, total: int, description: str) -> HostBatches:
-    """Returns the same, with a bar on stderr while they are taken, if it is a terminal."""
+    """Wraps the batches in a progress bar on stderr, if that is a terminal."""
     console = rich.console.Console(stderr=True)
     return rich.progress.track(
         batches,

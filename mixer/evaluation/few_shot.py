@@ -1,14 +1,14 @@
-"""Few-shot linear probe: how far a few labelled images and frozen features carry.
+"""Few-shot evaluation: top-1 of a linear probe of frozen features.
 
-The features are the model's pre-logits. A ridge regression from the standardised features of
-`shots` images of each class to +1 (the class) and -1 (any other) is solved in closed form, and the
-class with the highest score is the prediction.
+The features are the model's pre-logits. A ridge regression maps the standardised features of
+`shots` images per class to targets of +1 for the class and -1 for all others. It is solved in
+closed form, and the class with the highest score is predicted.
 
 Dimensions: n images, C features, K classes.
 
-Source: the paper's "linear 5-shot" (section 3.1, Figures 2 and 4) leaves the details open; the l2
-penalty, the constant feature, the standardisation and the choice of the images by seed follow the
-public evaluation code of its authors.
+Source: the paper's "linear 5-shot" (section 3.1, Figures 2 and 4) does not give the details. The l2
+penalty, the constant feature, the standardisation and the choice of images by seed follow the
+authors' public evaluation code.
 """
 
 import functools
@@ -27,14 +27,14 @@ from mixer.sharding import to_global
 L2 = 2.0**10
 SEEDS = (0, 1, 2)
 
-# The regression has a constant feature of this value, so that l2 hardly shrinks the intercept.
+# Value of a constant feature that models the intercept; it is large so that l2 barely shrinks it.
 _CONSTANT = 100.0
 
 FeaturesStep = Callable[[Any, dict[str, jax.Array]], tuple[jax.Array, jax.Array]]
 
 
 class LinearProbe(NamedTuple):
-    """Scores are `(features - mean) * scale @ kernel + bias`."""
+    """A fitted probe: the scores are `(features - mean) * scale @ kernel + bias`."""
 
     mean: jax.Array  # [C]
     scale: jax.Array  # [C]
@@ -43,7 +43,7 @@ class LinearProbe(NamedTuple):
 
 
 def make_features_step(model: nn.Module) -> FeaturesStep:
-    """Returns (params, batch) -> pre-logits `[B, C]` in float32 and labels `[B, labels]`."""
+    """Returns (params, batch) -> float32 pre-logits `[B, C]` and labels `[B, labels]`."""
     headless = model.clone(num_classes=0)
 
     def features_step(params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -61,10 +61,11 @@ def compute_features(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the features `[n, C]` and labels `[n]` of all images that have a label.
 
-    Only the features are kept in memory. `features_step` is jitted with replicated outputs.
+    `features_step` is from `make_features_step`, jitted with replicated outputs; `batches` hold
+    this process's part of each global batch. Only the features are kept in memory.
 
     Raises:
-      ValueError: images with several labels, or none with a label.
+      ValueError: an image may have several labels, or no image has one.
     """
     kept = []
     for batch in batches:
@@ -72,31 +73,31 @@ def compute_features(
         if labels.shape[1] != 1:
             raise ValueError(
                 "Expected one label per image for a few-shot probe; got a dataset with up to "
-                f"{labels.shape[1]}. Take one with single labels."
+                f"{labels.shape[1]}. Use a single-label dataset."
             )
         labelled = labels[:, 0] >= 0  # padding has no label
         kept.append((features[labelled], labels[labelled, 0]))
     features, labels = (np.concatenate(part) for part in zip(*kept, strict=True))
     if not len(labels):
-        raise ValueError("Expected images with a label for a few-shot probe; the split has none.")
+        raise ValueError("Expected labelled images; the split has none. Use another split.")
     return features, labels
 
 
 def check_shots(labels: np.ndarray, num_classes: int, shots: int) -> None:
-    """Raises ValueError unless each class has `shots` of the images with these labels `[n]`."""
+    """Raises ValueError if any class occurs fewer than `shots` times in `labels [n]`."""
     counts = np.bincount(labels, minlength=num_classes)
     short = np.flatnonzero(counts < shots)
     if len(short):
         found = ", ".join(f"{counts[label]} of class {label}" for label in short[:10])
         more = f" and {len(short) - 10:,} more classes" if len(short) > 10 else ""
         raise ValueError(
-            f"Expected {shots} training images or more of each of the {num_classes:,} classes; got "
-            f"{found}{more}. Take fewer shots or a larger training split."
+            f"Expected at least {shots} training images for each of the {num_classes:,} classes; "
+            f"got {found}{more}. Use fewer shots or a larger training split."
         )
 
 
 def choose_shots(labels: np.ndarray, num_classes: int, shots: int, seed: int) -> np.ndarray:
-    """Returns the indices of `shots` random images of each class, `int64 [num_classes * shots]`."""
+    """Returns the indices of `shots` random images per class, `int64 [num_classes * shots]`."""
     rng = np.random.default_rng(seed)
     of_class = [np.flatnonzero(labels == label) for label in range(num_classes)]
     return np.concatenate([rng.permutation(indices)[:shots] for indices in of_class])
@@ -107,12 +108,12 @@ def choose_shots(labels: np.ndarray, num_classes: int, shots: int, seed: int) ->
 def fit_ridge(
     features: jax.Array, labels: jax.Array, *, num_classes: int, l2: float
 ) -> LinearProbe:
-    """Returns the ridge regression of features `[n, C]` to the classes `[n]`.
+    """Fits a ridge regression of features `[n, C]` to labels `[n]`.
 
     Minimises `sum((x @ w - y)**2) + l2 * sum(w**2)` over all weights `w`, the intercept's included,
-    where `x` are the standardised features and a constant. The standardised features have mean
-    zero, so the constant is orthogonal to them and its weight is solved by itself. Of the systems
-    of size C x C and n x n, which give the same kernel, the smaller one is solved.
+    where `x` holds the standardised features and a constant. The standardised features have zero
+    mean and are orthogonal to the constant, so the intercept decouples. The C x C and n x n systems
+    give the same kernel; the smaller one is solved.
     """
     mean = jnp.mean(features, axis=0)
     scale = 1.0 / (jnp.std(features, axis=0) + 1e-5)
@@ -145,16 +146,15 @@ def few_shot_accuracy(
     *,
     num_classes: int,
     shots: int,
-    l2: float = L2,
     seeds: Sequence[int] = SEEDS,
 ) -> float:
-    """Returns the top-1 in [0, 1] on the test features, the mean over `seeds`.
+    """Returns the top-1 accuracy in [0, 1] on the test features, averaged over `seeds`.
 
-    `train` and `test` are features `[n, C]` and labels `[n]`; a seed chooses `shots` training
-    images of each class.
+    `train` and `test` are features `[n, C]` and labels `[n]`. For each seed, `shots` random
+    training images per class are used.
 
     Raises:
-      ValueError: a class has too few training images; names the classes.
+      ValueError: a class has too few training images; the message names the classes.
     """
     train_features, train_labels = train
     test_features, test_labels = test
@@ -163,7 +163,7 @@ def few_shot_accuracy(
     for seed in seeds:
         chosen = choose_shots(train_labels, num_classes, shots, seed)
         probe = fit_ridge(
-            train_features[chosen], train_labels[chosen], num_classes=num_classes, l2=l2
+            train_features[chosen], train_labels[chosen], num_classes=num_classes, l2=L2
         )
         predicted = jnp.argmax(probe_scores(probe, test_features), axis=-1)
         accuracies.append(np.mean(jax.device_get(predicted) == test_labels))

@@ -1,4 +1,4 @@
-"""What a model sees in image files: the most probable classes, and a picture of them."""
+"""Classifies image files and draws the most probable classes."""
 
 import dataclasses
 import io
@@ -16,20 +16,20 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from mixer.batch import normalize_images
 from mixer.weights.load import LoadedModel
 
-MAX_DRAWN = 60
+MAX_DRAWN = 60  # images per picture
 
-_FULL_PICTURE = 5  # classes whose bars are as high as the image
+_FULL_PICTURE = 5  # number of bars whose total height equals that of the image
 _TEXT, _BEST, _OTHER = "#222222", "#8fbcdb", "#dfe6ec"
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of an image, the first one first."""
+    """The most probable classes of an image, in descending order of probability."""
 
     path: pathlib.Path
-    image: np.ndarray  # uint8 [size, size, 3], as the model saw it
+    image: np.ndarray  # uint8 [size, size, 3], after preprocessing
     classes: tuple[str, ...]
-    probabilities: tuple[float, ...]  # of the softmax
+    probabilities: tuple[float, ...]  # softmax
 
 
 def predict(
@@ -41,19 +41,20 @@ def predict(
     crop: str | None = None,
     resize: int | None = None,
 ) -> list[Prediction]:
-    """Returns the `top` classes of each image file, prepared as for an evaluation.
+    """Returns the `top` most probable classes of each JPEG or PNG file, after reading all files.
 
-    `crop` and `resize` as in `make_eval_preprocess`, otherwise those of the weights' own recipe.
+    `class_names` are in label order. `crop` and `resize` (pixels) are those of
+    `make_eval_preprocess`; None uses the weights' own recipe.
 
     Raises:
-      ValueError: no file, a file that is not an image or is damaged, weights without a head, or
-        an unknown crop. All files are read before the first prediction.
+      ValueError: there are no files, a file is not an intact image, the weights have no head, or
+        the crop is unknown.
       OSError: a file cannot be read.
     """
     if not paths:
         raise ValueError("Expected image files; got none.")
     if loaded.model.num_classes == 0:
-        raise ValueError("Expected weights with a head to predict with; these have none.")
+        raise ValueError("Expected weights with a head; these have none. Fine-tune them first.")
     images = _read_images(
         paths,
         size=loaded.image_size,
@@ -78,7 +79,7 @@ def predict(
 def _read_images(
     paths: Sequence[pathlib.Path], *, size: int, crop: str, resize: int
 ) -> list[np.ndarray]:
-    # They bring in TensorFlow.
+    # These import TensorFlow.
     from mixer.data.image_check import image_problem, size_problem
     from mixer.data.preprocess import make_eval_preprocess
 
@@ -88,15 +89,17 @@ def _read_images(
         problem = size_problem(path.stat().st_size)
         encoded = b"" if problem else path.read_bytes()
         if problem := problem or image_problem(encoded):
-            raise ValueError(f"Expected a JPEG or PNG image in {path}; got: a file that {problem}.")
+            raise ValueError(
+                f"Expected {path} to be a JPEG or PNG image; got a file that {problem}."
+            )
         images.append(np.asarray(preprocess(encoded)))
     return images
 
 
 def draw_predictions(predictions: Sequence[Prediction], output: pathlib.Path) -> None:
-    """Writes a PNG with the first `MAX_DRAWN` images, each beside the bars of its classes.
+    """Writes a PNG of the first `MAX_DRAWN` images, each next to a bar chart of its classes.
 
-    An existing file is replaced when the picture is complete.
+    An existing file is replaced only once the picture is complete.
     """
     drawn = predictions[:MAX_DRAWN]
     columns = min(2, len(drawn))
@@ -122,8 +125,8 @@ def _draw_bars(axes: Axes, prediction: Prediction) -> None:
     places = range(len(prediction.classes))
     colours = [_BEST] + [_OTHER] * (len(prediction.classes) - 1)
     axes.barh(places, prediction.probabilities, height=0.8, color=colours)
-    axes.set_xlim(0, 1.18)  # the percentages stand beside the bars
-    axes.set_ylim(max(len(places), _FULL_PICTURE) - 0.5, -0.5)  # the most probable one on top
+    axes.set_xlim(0, 1.18)  # leaves room for the percentages
+    axes.set_ylim(max(len(places), _FULL_PICTURE) - 0.5, -0.5)  # most probable class on top
     for place in places:
         name = _shortened(prediction.classes[place], 32)
         axes.text(0.02, place, name, va="center", fontsize=9, color=_TEXT, parse_math=False)

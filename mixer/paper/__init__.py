@@ -1,1 +1,1 @@
-"""The paper's published numbers."""
+"""Numbers published in the paper."""

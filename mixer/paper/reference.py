@@ -1,6 +1,6 @@
-"""The numbers of the paper (arXiv:2105.01601v4), from mixer_paper.json, as typed rows.
+"""Tables and settings of the paper (arXiv:2105.01601v4) as typed rows, from mixer_paper.json.
 
-For comparison only: a config states its own numbers, and tests compare the two.
+They serve for comparison only: configs state their own numbers, and tests check that they agree.
 """
 
 import dataclasses
@@ -17,7 +17,10 @@ _PAPER: dict[str, Any] = json.loads(
 
 @dataclasses.dataclass(frozen=True)
 class Specification:
-    """A row of Table 1, for images of 224 x 224 pixels; the exact counts are not printed there."""
+    """A row of Table 1, for images of 224 x 224 pixels.
+
+    The exact parameter counts are computed; Table 1 prints millions.
+    """
 
     variant: str  # "B/16"
     num_blocks: int
@@ -33,44 +36,43 @@ class Specification:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A row of Table 3: a model after pre-training and fine-tuning.
+    """A row of Table 3: a pre-trained and fine-tuned model. Accuracies are in percent.
 
-    The accuracies are in percent. `tpu_v3_core_days` is in core-days; the paper prints thousands
-    with two decimals, so the last digit is tens. `note` holds `x` (core-days extrapolated from the
-    same model on JFT-300M without extra regularisation), `p` (personal communication) or `l` (from
-    the ViT paper).
+    The paper prints core-days in thousands with two decimals, so `tpu_v3_core_days` is precise to
+    10. `note` contains `x` (core-days extrapolated from the same model on JFT-300M without extra
+    regularisation), `p` (personal communication) or `l` (from the ViT paper).
     """
 
     pretrain: str  # "imagenet", "imagenet21k" or "jft300m"
     model: str  # "Mixer-B/16"
-    image_size: int  # of the fine-tuning, pixels
+    image_size: int  # in fine-tuning, pixels
     pretrain_epochs: int
     imagenet_top1: float
     real_top1: float
     avg5_top1: float | None
     img_per_sec_per_core: int  # inference
-    tpu_v3_core_days: int  # of the pre-training
+    tpu_v3_core_days: int  # for pre-training
     note: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Hyperparameters:
-    """A row of Table 4; None where the paper does not use the method."""
+    """A row of Table 4; None where the paper does not use a method."""
 
     model: str  # "Mixer-B"
     pretrain: str
-    epochs: tuple[int, ...]  # one, or the two that were tried
+    epochs: tuple[int, ...]  # one value, or the two that were tried
     learning_rate: float
     weight_decay: float
-    randaugment_magnitude: int | None  # of two layers
+    randaugment_magnitude: int | None  # with two layers
     mixup_p: float | None  # "mixing strength", alpha of Beta(alpha, alpha)
     dropout: float | None
-    stochastic_depth: float | None  # of the last block
+    stochastic_depth: float | None  # drop rate of the last block
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretraining:
-    """What section 3 and Appendix B fix for every pre-training run."""
+    """Settings shared by all pre-training runs (section 3 and Appendix B)."""
 
     resolution: int
     optimizer: str
@@ -84,14 +86,14 @@ class Pretraining:
 
 @dataclasses.dataclass(frozen=True)
 class Finetuning:
-    """What section 3 and Appendix A fix for fine-tuning; `steps_from_vit_paper` by dataset."""
+    """Settings of fine-tuning (section 3 and Appendix A)."""
 
     batch_size: int
     grad_clip_global_norm: float
     weight_decay: float
     resolutions: list[int]
     learning_rate_grid: dict[str, list[float]]
-    steps_from_vit_paper: dict[str, int]
+    steps_from_vit_paper: dict[str, int]  # by dataset
     seeds: int
 
 
@@ -110,7 +112,7 @@ FINETUNING = Finetuning(
     **{field.name: _PAPER["finetuning"][field.name] for field in dataclasses.fields(Finetuning)}
 )
 
-# Appendix B: what was tried for each hyperparameter of Table 4 on ImageNet and ImageNet-21k.
+# Appendix B: values tried for each hyperparameter of Table 4 on ImageNet and ImageNet-21k.
 SWEEPS: dict[str, tuple[float, ...]] = {
     name: tuple(values) for name, values in _PAPER["table4"]["sweeps"].items()
 }
@@ -125,15 +127,15 @@ _TABLE4 = tuple(
 
 
 def table3_rows() -> tuple[Result, ...]:
-    """Returns the rows of Table 3, ViT and BiT included, in the paper's order."""
+    """Returns all rows of Table 3, including ViT and BiT, in the paper's order."""
     return _TABLE3
 
 
 def table3(pretrain: str, model: str, image_size: int, pretrain_epochs: int) -> Result:
-    """Returns a row of Table 3, for instance of ("jft300m", "Mixer-L/16", 224, 14).
+    """Returns a row of Table 3, for example `table3("jft300m", "Mixer-L/16", 224, 14)`.
 
     Raises:
-      ValueError: there is no such row; names the nearest.
+      ValueError: there is no such row; the message names the nearest.
     """
     rows = {
         _name3(row.pretrain, row.model, row.image_size, row.pretrain_epochs): row for row in _TABLE3
@@ -145,15 +147,15 @@ def table3(pretrain: str, model: str, image_size: int, pretrain_epochs: int) -> 
 
 
 def table4_rows() -> tuple[Hyperparameters, ...]:
-    """Returns the rows of Table 4 in the paper's order."""
+    """Returns all rows of Table 4, in the paper's order."""
     return _TABLE4
 
 
 def table4(model: str, pretrain: str) -> Hyperparameters:
-    """Returns a row of Table 4, for instance of ("Mixer-B", "imagenet").
+    """Returns a row of Table 4, for example `table4("Mixer-B", "imagenet")`.
 
     Raises:
-      ValueError: there is no such row; names the nearest.
+      ValueError: there is no such row; the message names the nearest.
     """
     rows = {f"{row.model} on {row.pretrain}": row for row in _TABLE4}
     name = f"{model} on {pretrain}"

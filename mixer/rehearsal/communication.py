@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read from its text."""
+"""Counts the communication between devices in a compiled program, from its HLO text."""
 
 import re
 from collections.abc import Sequence
@@ -7,18 +7,19 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from mixer.batch import abstract_batch
 from mixer.benchmark import workloads
-from mixer.benchmark.workloads import abstract_batch, training_step
-from mixer.sharding import create_mesh
+from mixer.benchmark.workloads import training_step
+from mixer.sharding import batch_sharding, create_mesh
 
 _BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "u8": 1, "s8": 1, "pred": 1}
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
 def count_collectives(program: str) -> dict[str, dict[str, float]]:
-    """Returns the `count` of each collective in a program's text, and the `mib` of their results.
+    """Returns, for each kind of collective in HLO text, its `count` and the `mib` of its results.
 
-    One inside a loop, as gradient accumulation makes it, counts once.
+    A collective inside a loop, such as gradient accumulation, counts once.
     """
     found: dict[str, dict[str, float]] = {}
     pattern = rf" = (.*?) ({'|'.join(_COLLECTIVES)})(?:-start)?\("
@@ -34,10 +35,11 @@ def count_collectives(program: str) -> dict[str, dict[str, float]]:
 
 
 def mib_sent(collectives: dict[str, dict[str, float]], num_devices: int) -> float:
-    """Returns what each device sends for `count_collectives`, in MiB, if all devices take part.
+    """Returns the MiB that each of `num_devices` devices sends for the given collectives.
 
-    Counted for rings, which send least: an all-reduce is a reduce-scatter and an all-gather, and
-    in each of the two a device passes on every part of the array but one.
+    `collectives` come from `count_collectives`, and all devices are assumed to take part. The count
+    is that of ring algorithms, which are bandwidth-optimal: an all-reduce is a reduce-scatter
+    followed by an all-gather, and in each a device forwards all but one part of the array.
 
     Source: Patarasuk and Yuan, 2009, "Bandwidth optimal all-reduce algorithms".
     """
@@ -45,7 +47,7 @@ def mib_sent(collectives: dict[str, dict[str, float]], num_devices: int) -> floa
     times_sent = {
         "all-reduce": 2 * others / num_devices,
         "all-gather": others / num_devices,
-        "reduce-scatter": others,  # its result is one part
+        "reduce-scatter": others,  # the result is one part
         "all-to-all": others / num_devices,
         "collective-permute": 1,
     }
@@ -55,14 +57,15 @@ def mib_sent(collectives: dict[str, dict[str, float]], num_devices: int) -> floa
 def count_communication(
     model: nn.Module, *, image_size: int, batch_per_device: int, device_counts: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Returns what a device sends in a training step, for each number of devices; runs nothing.
+    """Counts what a device sends in a data-parallel training step; compiles it but runs nothing.
 
-    Every device has the whole state and `batch_per_device` images (weak scaling, data parallel).
-    `sent_mib` is counted from the compiled program, `expected_mib` is 2 (n - 1) / n times the
-    gradient, which is what averaging it over n devices takes; `ratio` is None for one device.
+    Each device holds the whole state and `batch_per_device` images (weak scaling). The result has
+    one row per entry of `device_counts`: `sent_mib` from the compiled program, `expected_mib`,
+    2 (n - 1) / n times the gradient, which is the cost of averaging it over n devices, and their
+    `ratio`, None for one device.
 
     Raises:
-      ValueError: there are not so many devices.
+      ValueError: fewer devices are available than requested.
     """
     rows = []
     for count in device_counts:
@@ -73,7 +76,9 @@ def count_communication(
         step, state, _ = training_step(
             model, image_size=image_size, mesh=mesh, **workloads.RECIPE_STEP
         )
-        batch = abstract_batch(batch_per_device * count, image_size, mesh)
+        batch = abstract_batch(
+            batch_sharding(mesh), batch_per_device * count, image_size, labels_per_image=1
+        )
         collectives = count_collectives(step.lower(state, batch).compile().as_text())
         gradient = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params))
         sent = mib_sent(collectives, count)

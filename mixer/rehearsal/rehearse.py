@@ -1,8 +1,8 @@
-"""A rehearsal: the real step of a config, compiled for a TPU slice on a machine without one.
+"""Compiles the real step of a config for a TPU slice, on a machine without one.
 
-Compiling tells what fits and what has to be computed and sent. The time of a step is the
-compiler's own estimate, of one device and without waiting for the network: a measured step is
-longer. Nothing here has been compared with a TPU yet.
+The compiled program shows whether the step fits in memory and what it computes and sends. The step
+time is the compiler's estimate for one device, without waiting for the network, so a measured step
+takes longer. These figures have not yet been compared with a TPU.
 """
 
 import re
@@ -14,71 +14,69 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mixer.batch import normalize_images
-from mixer.build import build_training
-from mixer.config import ConfigReader
-from mixer.data.table import DATASETS, num_examples
+from mixer.batch import DeviceBatch, abstract_batch, normalize_images
+from mixer.build import RunOptions, build_without_data
 from mixer.flops import CHIPS
 from mixer.models import build_model
 from mixer.paper.reference import Result, table3_rows
 from mixer.rehearsal.communication import count_collectives
 from mixer.rehearsal.topology import larger_slices, slice_devices
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, replicated
+from mixer.train_loop import create_training
 
 _GIB = 2**30
-# What libtpu says of a program that does not fit, with what it needs and what there is.
+# libtpu's messages for a program that does not fit, with the memory needed and available.
 _SIZE = r"([\d.]+)([MG])"
 _OUT_OF_MEMORY = rf"(?:Used |temporaries \(){_SIZE}\)? (?:of|exceeds available HBM) \(?{_SIZE}"
 
 
 def rehearse_training(config: ConfigDict, topology: str) -> dict[str, Any]:
-    """Returns what the training step of a config needs on a slice, a plain dict for JSON.
+    """Compiles the training step of a config for a slice such as "v3-32".
 
-    `gflops_per_core`, `gbytes_per_core`, `collectives` (count and MiB each device receives) and
-    times (ms) are of one step; `core_days` are `estimated_step_ms` times all steps times cores.
-    `fits` is false if the memory of a device does not hold it; then `peak_hbm_gib` is what the
-    compiler asked for, and what only a compiled program tells is missing.
+    Returns a JSON-compatible dict. Per step, it has FLOPs, bytes, estimated and minimal time in ms,
+    and `collectives` with their count and the MiB that each device receives. `hours` and
+    `core_days` of the run follow from the estimate. If a device has too little memory, `fits` is
+    False, `peak_hbm_gib` is the compiler's request, and the entries of a compiled program are
+    missing.
 
     Raises:
-      ValueError: no such topology, the batch does not divide, the dataset is not in the table.
+      ValueError: the topology or dataset is unknown, or the batch does not divide evenly.
     """
-    cfg = ConfigReader(config)
-    name = str(cfg.dataset).partition(":")[0]
-    images = num_examples(cfg.dataset, cfg.train_split, cfg.train_fraction)
-    mesh = create_mesh(slice_devices(topology), **cfg.mesh)
-    check_batch_size(cfg.batch_size, mesh, cfg.accumulation_steps)
-    row = DATASETS[name]
-    training = build_training(cfg, mesh, num_classes=row.num_classes, num_examples=images)
-    batch = _abstract_batch(mesh, cfg.batch_size, cfg.image_size, row.max_labels)
-    report = _compile(
-        training.train_step, training.abstract_state, batch, mesh=mesh, loops=cfg.accumulation_steps
-    )
-    report |= {"topology": topology, "total_steps": training.total_steps}
-    report["batch_per_core"] = cfg.batch_size // mesh.size
-    paper = _paper_row(cfg)
+    options, labels_per_image = build_without_data(config)
+    mesh = create_mesh(slice_devices(topology), **options.mesh)
+    check_batch_size(options.batch_size, mesh, options.accumulation_steps)
+    training = create_training(options, mesh)
+    shape = options.batch_size, options.image_size, labels_per_image
+    batch = abstract_batch(training.batch_sharding, *shape)
+    state, loops = training.abstract_state, options.accumulation_steps
+    report = _compile(training.train_step, state, batch, mesh=mesh, loops=loops)
+    report |= {"topology": topology, "total_steps": options.total_steps}
+    report["batch_per_core"] = options.batch_size // mesh.size
+    paper = _paper_row(options)
     if paper:
         report["paper_core_days"] = paper.tpu_v3_core_days
     if report["fits"]:
         seconds = report["estimated_step_ms"] / 1e3
         cores = mesh.size * CHIPS[mesh.devices.flat[0].device_kind].cores
-        report["images_per_s_per_core"] = cfg.batch_size / seconds / cores
-        report["hours"] = training.total_steps * seconds / 3600
+        report["images_per_s_per_core"] = options.batch_size / seconds / cores
+        report["hours"] = options.total_steps * seconds / 3600
         report["core_days"] = report["hours"] * cores / 24
     return report
 
 
 def rehearse_inference(config: ConfigDict, topology: str, batch_per_core: int) -> dict[str, Any]:
-    """Returns the same for the forward pass with a batch of that size on every device."""
-    cfg = ConfigReader(config)
+    """Like `rehearse_training`, for the forward pass with `batch_per_core` images per device."""
+    options, _ = build_without_data(config)
     mesh = create_mesh(slice_devices(topology))
-    num_classes = DATASETS[str(cfg.dataset).partition(":")[0]].num_classes
-    model = build_model(**cfg.model, num_classes=num_classes)
-    batch = _abstract_batch(mesh, batch_per_core * mesh.size, cfg.image_size, 1)
+    model = build_model(**options.model, num_classes=options.num_classes)
+    batch = abstract_batch(
+        batch_sharding(mesh), batch_per_core * mesh.size, options.image_size, labels_per_image=1
+    )
 
-    def infer(params: Any, batch: dict[str, jax.Array]) -> Any:
+    def infer(params: Any, batch: DeviceBatch) -> Any:
         return model.apply({"params": params}, normalize_images(batch["images"]))
 
-    sample = jnp.zeros((1, cfg.image_size, cfg.image_size, 3))
+    sample = jnp.zeros((1, options.image_size, options.image_size, 3))
     params = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
         jax.eval_shape(model.init, jax.random.key(0), sample)["params"],
@@ -89,20 +87,20 @@ def rehearse_inference(config: ConfigDict, topology: str, batch_per_core: int) -
     if report["fits"]:
         images = batch_per_core / CHIPS[mesh.devices.flat[0].device_kind].cores
         report["images_per_s_per_core"] = images / report["estimated_step_ms"] * 1e3
-    paper = _paper_row(cfg)
+    paper = _paper_row(options)
     if paper:
         report["paper_images_per_s_per_core"] = paper.img_per_sec_per_core
     return report
 
 
 def smallest_change_that_fits(config: ConfigDict, topology: str) -> tuple[str, dict[str, Any]]:
-    """Returns the first change of a config that does not fit which makes it fit, and its report.
+    """Finds the cheapest change that makes a config fit; returns it as flags, with its report.
 
-    Tried in the order of what they cost, each by compiling it: divide the state, compute the
-    elementwise parts again, accumulate gradients, compute whole blocks again, a larger slice.
+    Each candidate is compiled, in order of increasing cost: shard the state, rematerialise
+    elementwise operations, accumulate gradients, rematerialise whole blocks, use a larger slice.
 
     Raises:
-      ValueError: none of them is enough.
+      ValueError: none of them fits.
     """
     divided = {"mesh.data": 1, "mesh.fsdp": -1}
     again = divided | {"model.remat": "elementwise"}
@@ -119,35 +117,27 @@ def smallest_change_that_fits(config: ConfigDict, topology: str) -> tuple[str, d
         try:
             report = rehearse_training(changed, where)
         except ValueError:
-            continue  # the batch does not divide so far
+            continue  # the batch does not divide evenly
         if report["fits"]:
             flags = " ".join(f"--config.{key}={value}" for key, value in change.items())
             return flags or f"--topology={where}", report
-    raise ValueError(f"Nothing that was tried makes it fit on {topology} or a larger slice.")
+    raise ValueError(f"No change fits on {topology} or a larger slice. Use a smaller batch.")
 
 
-def _paper_row(cfg: ConfigReader) -> Result | None:
-    """Returns the row of Table 3 of a pre-training config, if there is one."""
-    if "num_epochs" not in cfg or "variant" not in cfg.model:
-        return None
-    pretrain = "imagenet" if cfg.dataset == "imagenet2012" else cfg.dataset
+def _paper_row(options: RunOptions) -> Result | None:
+    """Returns the row of Table 3 for a pre-training config, or None."""
+    config = options.config
+    pretrain = "imagenet" if config["dataset"] == "imagenet2012" else config["dataset"]
+    model, epochs = f"Mixer-{options.model.get('variant')}", config.get("num_epochs")
     for row in table3_rows():
         found = (row.pretrain, row.model, row.image_size, row.pretrain_epochs)
-        if found == (pretrain, f"Mixer-{cfg.model.variant}", cfg.image_size, cfg.num_epochs):
+        if found == (pretrain, model, options.image_size, epochs):
             return row
     return None
 
 
-def _abstract_batch(mesh: Mesh, size: int, pixels: int, labels: int) -> dict[str, Any]:
-    sharding = batch_sharding(mesh)
-    return {
-        "images": jax.ShapeDtypeStruct((size, pixels, pixels, 3), jnp.uint8, sharding=sharding),
-        "labels": jax.ShapeDtypeStruct((size, labels), jnp.int32, sharding=sharding),
-    }
-
-
 def _compile(step: Any, *args: Any, mesh: Mesh, loops: int = 1) -> dict[str, Any]:
-    """Compiles and reports; the compiler counts the body of the accumulation's loop once."""
+    """Compiles and reports; costs are multiplied by `loops`, as XLA counts a loop body once."""
     chip = CHIPS[mesh.devices.flat[0].device_kind]
     report: dict[str, Any] = {"num_cores": mesh.size * chip.cores, "hbm_limit_gib": chip.hbm_gib}
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""The devices of a Cloud TPU slice on a machine without one, to compile for."""
+"""Describes the devices of a Cloud TPU slice, to compile for them without having one."""
 
 import math
 import os
@@ -7,8 +7,8 @@ import re
 import jax
 from jax.experimental import topologies
 
-# generation -> (cores a name counts per chip, dimensions of its network, options of libtpu).
-# Source: cloud.google.com/tpu/docs; "v4-8" and "v5p-8" count cores, though a chip is one device.
+# generation -> (cores per chip in slice names, dimensions of the interconnect, libtpu options).
+# Source: cloud.google.com/tpu/docs. "v4-8" and "v5p-8" count cores, although a chip is one device.
 _GENERATIONS: dict[str, tuple[int, int, dict[str, str]]] = {
     "v2": (2, 2, {}),
     "v3": (2, 2, {}),
@@ -22,17 +22,18 @@ _MIN_CHIPS = 4  # one host
 
 
 def slice_devices(name: str) -> list[jax.Device]:
-    """Returns the devices of a slice as Cloud TPU names it, `v3-32`, without that slice.
+    """Returns the devices of a slice by its Cloud TPU name, such as "v3-32".
 
-    They can be compiled for, not computed on. A slice is a power of two of chips here.
+    Programs can be compiled for these devices but not run on them. Only slices with a power of two
+    of chips are supported.
 
     Raises:
-      ValueError: no such slice, or libtpu is not installed.
+      ValueError: there is no such slice, or libtpu is not installed.
     """
     chips, counted = _chips(name)
     generation = name.partition("-")[0]
     _, dimensions, options = _GENERATIONS[generation]
-    # Neither a TPU nor the metadata of a TPU machine is there to be asked.
+    # Otherwise libtpu queries a TPU and the metadata server of its VM.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", name)
@@ -45,25 +46,26 @@ def slice_devices(name: str) -> list[jax.Device]:
         )
     except (RuntimeError, ValueError) as error:
         raise ValueError(
-            f"The topology of {name} ({counted} cores) cannot be had from libtpu: {error}. "
-            "Install it: pip install -r requirements-tpu.txt."
+            f"Cannot get the topology of {name} ({counted} cores) from libtpu: {error}. Install "
+            "libtpu: pip install -r requirements-tpu.txt."
         ) from error
     return list(description.devices)
 
 
 def larger_slices(name: str) -> list[str]:
-    """Returns the slices of the same generation with 2, 4, ... times the cores."""
+    """Returns the names of the slices with 2, 4, ... times the cores, of the same generation."""
     chips, counted = _chips(name)
     factors = [2**power for power in range(1, 12) if chips * 2**power <= _MAX_CHIPS]
     return [f"{name.partition('-')[0]}-{counted * factor}" for factor in factors]
 
 
 def _chips(name: str) -> tuple[int, int]:
-    """Returns the chips of a slice, and the number in its name."""
+    """Returns the number of chips of a slice, and the number of cores in its name."""
     match = re.fullmatch(r"(v\w+)-(\d+)", name)
     if not match or match[1] not in _GENERATIONS:
         raise ValueError(
-            f"Expected a topology such as v3-32, of {', '.join(_GENERATIONS)}; got {name!r}."
+            f"Expected a topology such as v3-32, with a generation from {', '.join(_GENERATIONS)}; "
+            f"got {name!r}."
         )
     counted, per_chip = int(match[2]), _GENERATIONS[match[1]][0]
     chips = counted // per_chip
@@ -71,14 +73,14 @@ def _chips(name: str) -> tuple[int, int]:
         exist = [per_chip * 2**power for power in range(2, 11)]
         nearest = min(exist, key=lambda size: abs(math.log2(max(counted, 1) / size)))
         raise ValueError(
-            f"Expected a slice {match[1]}-N with N of {', '.join(map(str, exist))}; got {name!r}. "
+            f"Expected {match[1]}-N with N one of {', '.join(map(str, exist))}; got {name!r}. "
             f"Nearest: {match[1]}-{nearest}."
         )
     return chips, counted
 
 
 def _shape(chips: int, dimensions: int) -> list[int]:
-    """Returns the most even division of a power of two into powers of two, ascending."""
+    """Factors a power of two as evenly as possible into `dimensions` powers of two, ascending."""
     power = chips.bit_length() - 1
     shape = [
         2 ** (power // dimensions + (i >= dimensions - power % dimensions))

@@ -2,14 +2,14 @@
 
 A line of `metrics.jsonl` is a JSON object with `step` and any of
   loss, grad_norm          means over the steps since the last such line; the norm before clipping
-  learning_rate            of that step's update
+  learning_rate            of the update of that step
   images_per_second_per_core
-                           since the last such line, without evaluation and saves
+                           since the last such line, excluding evaluation and saves
   model_flops_utilisation  of that speed: FLOPs (`mixer/flops.py`) over the peak of the device, in
                            [0, 1]; only for devices that `mixer/flops.py` knows
-  train_seconds            in all, without compilation, evaluation and saves
+  train_seconds            so far, excluding compilation, evaluation and saves
   core_days                the same times the cores that trained, as `mixer/flops.py` counts them
-  damaged_examples         how many process 0 replaced in that step's batch, where any
+  damaged_examples         replaced by process 0 in the batch of that step, if any
   test/top1, test/loss, test/count
                            fraction in [0, 1], mean, number of examples; for each evaluation and
                            each split of the config's `eval_splits`, by its name there
@@ -28,16 +28,19 @@ FILE_NAME = "metrics.jsonl"
 class MetricsWriter:
     """Appends scalars to both records.
 
-    A run that resumes at `first_step` drops the lines after it: those steps come again.
-    Only one process of a run writes (`active`).
+    Args:
+      workdir: of the run.
+      first_step: the step that the run starts or resumes at; later lines are dropped, as those
+        steps are taken again.
+      active: whether this process writes; one of a run does.
     """
 
     def __init__(self, workdir: epath.Path, *, first_step: int, active: bool):
         self._active = active
         if not active:
             return
-        # Brings in TensorFlow, which no module outside mixer.data may do when it is imported. (The
-        # writer of clu brings in Keras, too, which takes a second.)
+        # Imports TensorFlow, which modules outside mixer.data do only when they need it. (clu's
+        # writer imports Keras as well, which takes a second.)
         from tensorboard.summary import Writer
 
         path = workdir / FILE_NAME
@@ -50,7 +53,7 @@ class MetricsWriter:
         self._events = Writer(str(workdir))
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
-        """Writes the scalars of a step, flushed: a killed run loses none."""
+        """Writes the scalars of a step and flushes them, so that a killed run loses none."""
         if self._active:
             self._file.write(json.dumps({"step": step, **scalars}) + "\n")
             self._file.flush()
@@ -65,9 +68,9 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: epath.Path, *, last_step: float = math.inf) -> list[dict[str, Any]]:
-    """Returns the lines of `metrics.jsonl` up to a step, none if there is no file.
+    """Returns the lines of `metrics.jsonl` up to a step; none if there is no file.
 
-    A last line that a kill has cut short is left out.
+    A last line that a kill cut short is left out.
 
     Raises:
       ValueError: another line is not one of ours.

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live line on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live line on a terminal, plain lines elsewhere."""
 
 import contextlib
 import datetime
@@ -13,11 +13,16 @@ from mixer.flops import CHIPS
 
 
 class Progress:
-    """Measures the speed of a run and shows where it is.
+    """Measures the speed of a run and shows how far it is.
 
-    The clock of training starts paused, with the seconds and core-seconds of the run before it
-    resumed, perhaps on another number of devices. Only one process of a run shows anything
-    (`active`); all of them measure.
+    Args:
+      first_step: the step that the run starts or resumes at.
+      total_steps: of the run.
+      batch_size: images per step, on all devices together.
+      train_flops_per_image: as `mixer.flops.train_flops_per_image`.
+      train_seconds: of training before the run was resumed; 0 for a new run.
+      core_seconds: the same times the cores, perhaps others, that trained.
+      active: whether this process shows anything; all of them measure.
     """
 
     def __init__(
@@ -61,28 +66,30 @@ class Progress:
         self._console.print(text, markup=False)
 
     def start(self) -> None:
-        """Starts the clock and the live line: everything is compiled, the steps begin."""
+        """Starts the clock of training and the live line."""
         self._running_since = time.monotonic()
         self._eta_from = (self._measured[0], self._running_since)
         self._live.start()
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Stops the clock for what is not training: evaluation, saving, pictures."""
+        """Stops the clock of training inside the context: evaluation, saving, pictures."""
+        was_running = self._running_since is not None
         self._stopped_at = self.train_seconds
         self._running_since = None
         yield
-        self._running_since = time.monotonic()
+        if was_running:
+            self._running_since = time.monotonic()
 
     @property
     def train_seconds(self) -> float:
-        """The seconds of training so far, those before a resume included."""
+        """Seconds of training so far, including those before a resume."""
         if self._running_since is None:
             return self._stopped_at
         return self._stopped_at + time.monotonic() - self._running_since
 
     def state(self) -> dict[str, float]:
-        """Returns what the Progress of a resumed run starts with."""
+        """Returns the arguments that the Progress of a resumed run starts with."""
         train_seconds = self.train_seconds
         return {"train_seconds": train_seconds, "core_seconds": self._core_seconds(train_seconds)}
 
@@ -124,7 +131,7 @@ class Progress:
             self.say(f"step {step:,}/{self._total_steps:,} | {status}")
 
     def _core_seconds(self, train_seconds: float) -> float:
-        """Returns those seconds times the cores that trained, over all resumes."""
+        """Returns those seconds times the cores that trained, summed over all resumes."""
         seconds_before, core_seconds_before = self._resumed_with
         return core_seconds_before + (train_seconds - seconds_before) * self._cores
 

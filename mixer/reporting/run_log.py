@@ -16,17 +16,27 @@ from etils import epath
 from mixer.reporting.metrics import MetricsWriter, read_metrics
 from mixer.reporting.progress import Progress
 
-# How many steps the host runs ahead of the metrics that it has seen. The device never waits for the
-# host, and the host does not queue more than this.
+# Steps that the host queues ahead of the metrics that it fetched, so that no device waits for it.
 _STEPS_IN_FLIGHT = 2
 
 
-class TrainLog:
+class RunLog:
     """Logs the steps `first_step + 1` to `total_steps` of a run; a context manager.
 
-    Every `log_every` steps it writes and shows the means of the metrics since the last time. What
-    it needs to go on after a resume comes from `state`, saved with the checkpoint. One process
-    writes and shows for all. The program was `started` at that time of `time.monotonic`.
+    Every `log_every` steps it writes and shows the means of the metrics since the last time. One
+    process does so for all.
+
+    Args:
+      workdir: of the run.
+      started: when the program started, in seconds of `time.monotonic`.
+      config: of the run, as JSON holds it.
+      first_step: the step that the run starts or resumes at.
+      total_steps: of the run.
+      log_every: steps per line.
+      batch_size: images per step, on all devices together.
+      train_flops_per_image: as `mixer.flops.train_flops_per_image`.
+      schedule: step -> learning rate.
+      saved: `state()` at `first_step`; {} for a new run.
     """
 
     def __init__(
@@ -44,6 +54,7 @@ class TrainLog:
         saved: dict[str, Any],
     ):
         self._started = started
+        self.is_new = not saved
         self._active = jax.process_index() == 0
         self._workdir = workdir
         self._first_step = first_step
@@ -70,7 +81,7 @@ class TrainLog:
             active=self._active,
         )
 
-    def __enter__(self) -> "TrainLog":
+    def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -78,16 +89,16 @@ class TrainLog:
         self._writer.close()
 
     def say(self, text: str) -> None:
-        """Shows some lines."""
+        """Prints lines, on one process."""
         self._progress.say(text)
 
     def start_clock(self) -> None:
-        """Starts to measure: everything is compiled, the steps begin."""
+        """Starts the clock of training. Call it once everything is compiled."""
         self._progress.start()
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Reports every step so far, then keeps the time spent inside out of the speed.
+        """Reports every step so far, then stops the clock of training inside the context.
 
         Raises:
           FloatingPointError: as `add`.
@@ -98,9 +109,9 @@ class TrainLog:
             yield
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Takes the metrics of a step, still being computed, and reports an older step.
+        """Takes the metrics of a step, which may still be running, and reports an older step.
 
-        Waits for the first step, to say how long the start took.
+        Waits for the first step, to report how long the start took.
 
         Raises:
           FloatingPointError: a metric of the older step is not finite.
@@ -113,16 +124,19 @@ class TrainLog:
             self._report(*self._pending.popleft())
 
     def add_images(self, batch: dict[str, np.ndarray]) -> None:
-        """Draws some images of a batch as the model sees them."""
+        """Draws images of a batch, as the model sees them, into `train_images.png`."""
         if self._active:
             from mixer.reporting.pictures import (
-                draw_images,  # Matplotlib, which a resumed run needs later
+                draw_images,  # Matplotlib: a resumed run needs it later
             )
 
             draw_images(batch["images"], batch["labels"], self._workdir / "train_images.png")
 
-    def add_evaluations(self, step: int, results: dict[str, dict[str, float]]) -> None:
-        """Writes and shows the result of each evaluated split, and draws the curves so far."""
+    def add_evaluations(self, step: int, results: dict[str, dict[str, float]]) -> dict[str, float]:
+        """Writes and shows the results, split -> metrics, and draws the curves so far.
+
+        Returns the metrics by their names in `metrics.jsonl`, such as `test/top1`.
+        """
         scalars: dict[str, float] = {}
         for split, result in results.items():
             scalars |= {f"{split}/{name}": value for name, value in result.items()}
@@ -136,30 +150,34 @@ class TrainLog:
             from mixer.reporting.pictures import draw_curves  # as above
 
             draw_curves(self._workdir)
+        return scalars
 
     def is_evaluated(self, step: int) -> bool:
-        """Returns whether that step's evaluation is in the log; a stop may have cut it short."""
+        """True if the evaluation of that step is in the log; a stop may have cut it short."""
         return self._evaluated_step == step
 
     def add_damage(self, step: int, damaged: list[str]) -> None:
-        """Writes and shows which examples were replaced in the batch after step `step`."""
+        """Writes and shows which examples were replaced in the batch of step `step + 1`."""
         self._write(step + 1, {"damaged_examples": len(damaged)})
-        say = self.say if self._active else print  # each process reads other examples
+        say = self.say if self._active else print  # each process reads its own examples
         for description in damaged:
             say(f"step {step + 1:,} | replaced {description}")
 
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps of the log, as JSON can hold it."""
+        """Returns what a resumed run needs of the log, as JSON can hold it."""
         return {
             "window": self._window,
             "evaluated_step": self._evaluated_step,
             **self._progress.state(),
         }
 
-    def finish(self) -> dict[str, float]:
-        """Shows the summary and returns the last value of each metric."""
+    def finish(self, best: str) -> dict[str, float]:
+        """Shows the summary and returns the last value of each metric.
+
+        `best` describes the checkpoint with the best score; "" without one.
+        """
         self._progress.close()
-        self.say(self._summary())
+        self.say(self._summary() + (f"\n  best         {best}" if best else ""))
         return self._latest
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
@@ -200,7 +218,7 @@ class TrainLog:
             for split in splits
         )
         return f"""
-Finished {self._total_steps:,} steps in {latest["train_seconds"]:.1f} s of training, \
+Finished {self._total_steps:,} steps in {self._progress.train_seconds:.1f} s of training, \
 {wall_seconds:.1f} s in all.{accuracies}
   config       {workdir / "config.json"}
   metrics      {workdir / "metrics.jsonl"}, and for TensorBoard: tensorboard --logdir {workdir}

@@ -1,25 +1,25 @@
-"""Several processes that train as one: each feeds and computes its part of every batch.
+"""Lets several processes train as one: each reads and computes its part of every batch.
 
-On the workers of a Cloud TPU slice JAX finds the others by itself. Anywhere else the three flags of
-`mixer/main.py` say where they meet. A single process on a machine without a TPU starts nothing.
+On a Cloud TPU slice, JAX finds the workers by itself. Elsewhere three flags of `mixer/main.py` say
+where the processes meet. A single process on a machine without a TPU needs none of this.
 """
 
 import jax
 
-# So long after its last sign of life a process counts as lost, and the others end. So long, too, a
-# process that ends alone, with an error, waits for the others.
+# Heartbeat and shutdown timeout: a process that is silent for this long counts as lost, and the
+# others end.
 _TIMEOUT_SECONDS = 60
 
 
 def start(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Joins the other processes of the run; must come before anything that asks for a device.
+    """Joins the other processes of the run; call it before anything that asks for a device.
 
-    Waits up to five minutes for those that have not started yet.
+    Waits up to five minutes for processes that have not started yet.
 
     Args:
-      coordinator: HOST:PORT, where process 0 listens and all others find it.
-      num_processes: how many there are.
-      process_id: the number of this one, from 0 on.
+      coordinator: HOST:PORT, where process 0 listens and the others reach it.
+      num_processes: of the run.
+      process_id: of this process, counted from 0.
 
     Raises:
       ValueError: some but not all of the three are given, or one is malformed; or all are None on a
@@ -48,7 +48,7 @@ def start(coordinator: str | None, num_processes: int | None, process_id: int | 
             f"Expected --process_id from 0 to {num_processes - 1}, for --num_processes="
             f"{num_processes}; got {process_id}."
         )
-    # By hand: no look at SLURM's or MPI's variables, which would hide devices from the process.
+    # Without detection: SLURM's or MPI's variables would hide devices from the process.
     _initialize(coordinator, num_processes, process_id, cluster_detection_method="deactivate")
 
 
@@ -58,8 +58,8 @@ def _initialize(
     process_id: int | None = None,
     cluster_detection_method: str | None = None,
 ) -> None:
-    """Starts JAX's coordination service and client: the one place for their settings."""
-    # Takes SIGTERM, which is mixer/runtime/preemption.py's.
+    """Starts JAX's coordination service and client; the only place for their settings."""
+    # It would handle SIGTERM, which mixer/runtime/preemption.py does.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         coordinator,
@@ -72,10 +72,10 @@ def _initialize(
 
 
 def _is_cloud_tpu() -> bool:
-    """Returns whether JAX will use the TPU of this machine; starts no backend.
+    """True if JAX will use the TPU of this machine; starts no backend.
 
-    On a machine with TPU chips and libtpu, importing JAX sets this to "tpu,cpu", unless
-    JAX_PLATFORMS says otherwise: with JAX_PLATFORMS=cpu one worker of a slice works alone.
+    On a machine with TPU chips and libtpu, importing JAX sets the platforms to "tpu,cpu" unless
+    JAX_PLATFORMS says otherwise: with JAX_PLATFORMS=cpu, one worker of a slice runs alone.
     """
     platforms: str | None = jax.config.jax_platforms  # type: ignore[attr-defined]
     return "tpu" in (platforms or "").split(",")

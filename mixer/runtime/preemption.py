@@ -1,18 +1,18 @@
-"""A run that is asked to stop: by SIGTERM, which clouds send before they take a machine, or Ctrl-C.
+"""Stops a run on SIGTERM, which clouds send before they take a machine away, or on Ctrl-C.
 
-The signal only leaves a note. The loop looks at it before each batch, of the training and of an
-evaluation, so the state is never caught in the middle of a step. Several processes agree there: all
-stop before the same batch. (JAX has a service for that, which Orbax asks too, later and with other
-numbers, so that processes may disagree; `mixer/runtime/distributed.py` turns it off.)
+The signal handler only takes a note. The loop checks it before each batch, of the training and of
+an evaluation, so that it never interrupts a step. Several processes agree: all stop before the same
+batch. (JAX has a service for this, but Orbax asks it too, later and with other step numbers, so
+that processes could disagree; `mixer/runtime/distributed.py` turns it off.)
 """
 
 import collections
 import os
 import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +21,17 @@ from jax.sharding import Mesh
 
 from mixer.sharding import batch_sharding, replicated, to_global
 
-Batch = TypeVar("Batch")
+T = TypeVar("T")
 
-# Several processes act on what they knew so many batches ago: that answer is there already, so
+# Several processes act on the signals of this many batches ago: that answer has arrived by now, so
 # neither the host nor the devices wait for it.
 _BATCHES_TO_AGREE = 2
-# How often a process that waits for a batch looks whether it shall go on waiting.
+# Polling interval while waiting for a batch or a compilation.
 _POLL_SECONDS = 0.1
 
 
 class Preempted(SystemExit):
-    """Ends the program with exit code 0; `signal` is the name of what asked for it."""
+    """Ends the program with exit code 0; `signal` is the name of the signal."""
 
     def __init__(self, signal_number: int):
         super().__init__(0)
@@ -39,7 +39,10 @@ class Preempted(SystemExit):
 
 
 class Preemption:
-    """Takes SIGTERM and SIGINT while its context lasts; SIGINT after that ends the program."""
+    """Handles SIGTERM and the first SIGINT within its context; a second SIGINT ends the program.
+
+    `mesh` holds the devices of all processes, through which these agree.
+    """
 
     def __init__(self, mesh: Mesh):
         self._several = jax.process_count() > 1
@@ -58,19 +61,41 @@ class Preemption:
         for number, handler in self._before.items():
             signal.signal(number, handler or signal.SIG_DFL)
 
-    def batches(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yields the same batches; every process must take equally many.
+    def interruptible(self, batches: Iterator[T]) -> Iterator[T]:
+        """Yields the same batches; every process must take the same number.
 
         Raises:
           Preempted: before a batch, if a process was asked to stop. A single process does not wait
-            for the batch then. Of several, each needs it: the others have begun to use theirs.
+            for that batch. Several do: the others have begun to use theirs.
         """
-        for batch in batches if self._several else self._interruptible(batches):
+        if self._several:
+            for batch in batches:
+                self.check()
+                yield batch
+            return
+        reader = ThreadPoolExecutor(1, "batches")  # Python handles no signal inside `next`
+        try:
+            while True:
+                taken: T | None = self.wait_for(reader.submit(next, batches, None))
+                if taken is None:
+                    return
+                self.check()
+                yield taken
+        finally:
+            reader.shutdown(wait=False)
+
+    def wait_for(self, future: Future[T]) -> T:
+        """Returns the result of a future.
+
+        Raises:
+          Preempted: a single process was asked to stop meanwhile.
+        """
+        while not self._several and not wait([future], _POLL_SECONDS).done:
             self.check()
-            yield batch
+        return future.result()
 
     def check(self) -> None:
-        """Raises Preempted if a process was asked to stop; all must call this equally often."""
+        """Raises Preempted if a process was asked to stop; all must call it equally often."""
         number = self._agree() if self._several else self._signal
         if number:
             raise Preempted(number)
@@ -80,7 +105,7 @@ class Preemption:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         name = signal.Signals(number).name
         text = f"\n{name}: ending as soon as the state is saved. Ctrl-C ends the program at once.\n"
-        os.write(2, text.encode())  # print() may have been interrupted in the middle of its work
+        os.write(2, text.encode())  # the signal may have interrupted a print()
 
     def _agree(self) -> int:
         mine = np.full(jax.local_device_count(), self._signal, np.int32)
@@ -89,17 +114,3 @@ class Preemption:
         if len(self._answers) <= _BATCHES_TO_AGREE:
             return 0
         return int(self._answers.popleft())
-
-    def _interruptible(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Yields the same, taken in another thread: Python handles no signal inside `next`."""
-        reader = ThreadPoolExecutor(1, "batches")
-        try:
-            while True:
-                waiting = reader.submit(next, batches, None)
-                while not wait([waiting], _POLL_SECONDS).done:
-                    self.check()
-                if (batch := waiting.result()) is None:
-                    return
-                yield batch
-        finally:
-            reader.shutdown(wait=False)

@@ -1,23 +1,53 @@
-"""What the C library does with memory that the process frees."""
+"""What a program sets before JAX and TensorFlow are loaded and its threads start."""
 
 import ctypes
+import gc
 import importlib.util
 import os
 
-# Options of mallopt(3), of glibc's malloc.h.
+# Options of mallopt(3), from glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
+# From this many pixels per batch on, keeping freed memory gains more than sharing one arena costs:
+# S/16 with 32 images of 224 x 224 gains 15% of a step, the model of the digits would lose 20%.
+_MANY_PIXELS = 1_000_000
 
-def keep_freed_memory() -> None:
-    """Keeps freed memory for the next allocation, if JAX will compute on the CPU of this machine.
 
-    XLA allocates the temporaries of a step anew each time, gigabytes in one piece. By default they
-    go back to the system after the step and come again as zeroed pages, one fault each: a sixth of
-    the training step of S/16 on a CPU (docs/performance.md). The price: all threads share one
-    arena, which small models and fast input feel. To be called before the process has threads.
-    Nothing happens where JAX has an accelerator, nor without glibc.
+def quiet_libraries() -> None:
+    """Lets TensorFlow log errors only and not load Keras; call it before TensorFlow is imported.
+
+    TensorFlow would load all of Keras, and SciPy and scikit-learn with it, unless it looks for the
+    older Keras, which is not installed.
     """
-    if _expects_accelerator():
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+
+def collect_garbage_rarely() -> None:
+    """Keeps Python from searching modules and traces for garbage: a sixth of the start of a run."""
+    gc.set_threshold(100_000)
+
+
+def use_compilation_cache(folder: str) -> None:
+    """Keeps compiled programs in a folder for later runs; "": nowhere. It may be in a bucket."""
+    if folder:
+        import jax
+
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
+        # A resumed run needs a dozen small programs for the checksums, half a second's worth.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def keep_freed_memory(pixels_per_batch: int = _MANY_PIXELS) -> None:
+    """Keeps freed memory for the next allocation, if JAX computes large batches on the CPU.
+
+    XLA allocates the temporaries of each step again, gigabytes in one piece. By default they go
+    back to the system after the step and return as zeroed pages, with a page fault each: a sixth of
+    the training step of S/16 on a CPU (docs/performance.md). The price is one arena for all
+    threads, which slows small models and a fast input. Call it before the process has threads. It
+    does nothing where JAX has an accelerator, or without glibc.
+    """
+    if pixels_per_batch < _MANY_PIXELS or _expects_accelerator():
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -29,7 +59,7 @@ def keep_freed_memory() -> None:
 
 
 def _expects_accelerator() -> bool:
-    """Tells whether JAX would look for one. Asking JAX itself would start its threads."""
+    """True if JAX would look for one. Asking JAX itself would start its threads."""
     if platforms := os.environ.get("JAX_PLATFORMS"):
         return platforms != "cpu"
     return any(importlib.util.find_spec(name) for name in ("libtpu", "jax_plugins"))

@@ -1,6 +1,6 @@
-"""Ends a run that hangs, which would cost as much as one that trains: a dead disk, a lost network.
+"""Ends a run that hangs, on a dead disk for instance: it would cost as much as one that trains.
 
-A thread of its own watches, so it sees also what Python cannot interrupt.
+It watches from a thread of its own, so it also notices what Python cannot interrupt.
 """
 
 import faulthandler
@@ -10,16 +10,16 @@ import time
 from collections.abc import Iterator
 from typing import TypeVar
 
-Batch = TypeVar("Batch")
+T = TypeVar("T")
 
-EXIT_CODE = 70  # as sysexits.h calls an internal error; Python's own is 1
+EXIT_CODE = 70  # an internal error in sysexits.h; an uncaught Python exception gives 1
 
 
 class Watchdog:
-    """Ends the program when nothing is finished for `seconds`; 0: never.
+    """Ends the program when nothing was finished for `seconds`; 0: never. A context manager.
 
-    A context manager. It watches from the first `beat` on, so what is compiled before does not
-    count. The stacks of all threads go to stderr, and the exit code is 70.
+    It watches from the first `beat` on, so compilation does not count. The stacks of all threads
+    go to stderr, and the exit code is 70.
     """
 
     def __init__(self, seconds: float):
@@ -37,13 +37,13 @@ class Watchdog:
         self._ended.set()
 
     def beat(self) -> None:
-        """Says that something was finished."""
+        """Reports that something was finished."""
         self._beaten = time.monotonic()
         if self._seconds and not self._thread.is_alive():
             self._thread.start()
 
-    def batches(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yields the same; who takes a batch has finished the one before."""
+    def watched(self, batches: Iterator[T]) -> Iterator[T]:
+        """Yields the same batches; asking for one shows that the one before is finished."""
         for batch in batches:
             self.beat()
             yield batch

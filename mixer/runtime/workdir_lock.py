@@ -1,25 +1,28 @@
 """One run at a time in a workdir: two would overwrite each other's checkpoints and metrics."""
 
 import contextlib
-import fcntl
 import os
+import pathlib
 import socket
 from collections.abc import Iterator
 
 import jax
 from etils import epath
 
+from mixer.runtime.file_lock import file_lock
+
 
 @contextlib.contextmanager
 def workdir_lock(workdir: epath.Path) -> Iterator[None]:
-    """Holds `WORKDIR/lock` in the name of a run, until the context or its process ends.
+    """Holds the lock `WORKDIR/lock` for a run until the context or the process ends.
 
-    The system drops the lock of a process that was killed. A bucket has no locks: a line says so.
+    The first process of a run holds it for all of them. A bucket has no locks; a printed line says
+    so.
 
     Raises:
-      ValueError: another run holds it.
+      ValueError: another run holds the lock.
     """
-    if jax.process_index() != 0:  # of the processes of one run the first holds it for all
+    if jax.process_index() != 0:
         yield
         return
     if "://" in os.fspath(workdir):
@@ -27,16 +30,14 @@ def workdir_lock(workdir: epath.Path) -> Iterator[None]:
         yield
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    with open(workdir / "lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ValueError(
-                f"Another run is at work in {workdir}: {file.read() or 'unknown'}. Wait for it, "
-                "end it, or use another --workdir."
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+    path = pathlib.Path(workdir, "lock")
+
+    def refuse() -> None:
+        raise ValueError(
+            f"Another run is at work in {workdir}: {path.read_text() or 'unknown'}. Wait for it, "
+            "end it, or use another --workdir."
+        ) from None
+
+    with file_lock(path, refuse):
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield

@@ -1,8 +1,7 @@
-"""Sweeps: a grid of config values, the choice by held-out images, the seeds of the best.
+"""Sweeps: run a grid of config values, select the best on held-out images, repeat with more seeds.
 
-grid.py     the combinations and their names
-plan.py     what is run, what it is chosen by, what comes next
-runs.py     the runs, one process each, and their results
-report.py   what was found: sweep.md, sweep.json
-picture.py  sweep.png
+grid.py    combinations of config values and their names
+plan.py    which runs a sweep consists of, and which come next
+runs.py    runs them, one process each, and reads their results
+report.py  writes sweep.md, sweep.json and sweep.png
 """

@@ -1,8 +1,8 @@
-"""The grid of a sweep: combinations of config values, and their names."""
+"""Parses the grid of a sweep into combinations of config values, and names them."""
 
 import itertools
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mixer.errors import nearest
@@ -11,27 +11,32 @@ Overrides = dict[str, Any]  # dotted config key to value
 
 
 def parse_grid(texts: Sequence[str], config: dict[str, Any]) -> list[Overrides]:
-    """Returns the product of grids such as "optimizer.learning_rate=0.003,0.01".
+    """Returns the Cartesian product of grids such as "optimizer.learning_rate=0.003,0.01".
 
     Raises:
-      ValueError: not of that form, a key that the config does not have or that comes twice, or
-        values that are not of the type of the config's.
+      ValueError: a text has another form, a key is repeated or not in the config, or a value does
+        not have the type of the config's.
     """
     grid: dict[str, list[Any]] = {}
     for text in texts:
         key, equals, values = text.partition("=")
         if not equals or key in grid:
-            raise ValueError(f"Expected --grid=KEY=VALUE,VALUE once for each KEY; got {text!r}.")
+            raise ValueError(f"Expected one --grid=KEY=VALUE,VALUE per KEY; got {text!r}.")
         section, last = find_value(config, key)
         grid[key] = [_parse(key, value, section[last]) for value in values.split(",")]
+    return combinations_of(grid)
+
+
+def combinations_of(grid: Mapping[str, Sequence[Any]]) -> list[Overrides]:
+    """Returns the Cartesian product of a grid, dotted config key -> values."""
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
 def combination_names(combinations: Sequence[Overrides]) -> list[str]:
-    """Returns a folder name for each, "learning_rate=0.003"; equal only for equal combinations.
+    """Returns a folder name such as "learning_rate=0.003" for each combination.
 
-    A key goes by its last part, unless it shares that with another one. What a path or the name
-    itself could misread in a value is percent-encoded.
+    Different combinations have different names. A key is shortened to its last part if that is
+    unambiguous, and special characters in values are percent-encoded.
     """
     keys = {key for combination in combinations for key in combination}
     last_parts = [_last_part(key) for key in keys]
@@ -48,32 +53,33 @@ def combination_names(combinations: Sequence[Overrides]) -> list[str]:
 
 
 def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
-    """Returns the seeds; raises ValueError unless they are different whole numbers."""
+    """Returns the seeds; raises ValueError if they are not distinct whole numbers."""
     if not texts or len(set(texts)) < len(texts) or not all(text.isdecimal() for text in texts):
         raise ValueError(
-            f"Expected different whole numbers as --seeds=0,1,2; got {','.join(texts)!r}."
+            f"Expected distinct whole numbers, as in --seeds=0,1,2; got {','.join(texts)!r}."
         )
     return tuple(int(text) for text in texts)
 
 
 def find_value(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """Returns the section of the config that holds a dotted key, and its name there.
+    """Returns the config section that contains a dotted key, and the key's last part.
 
     Raises:
-      ValueError: there is no such key, or it is itself a section.
+      ValueError: there is no such key, or it is a section itself.
     """
     section = config
     *path, last = key.split(".")
     for part in path:
         inner = section.get(part)
         if not isinstance(inner, dict):
-            raise ValueError(f"The config has no section {part!r} of {key!r} to vary.")
+            raise ValueError(f"Cannot vary {key!r}: the config has no section {part!r}.")
         section = inner
     if last not in section or isinstance(section[last], dict):
         values = [name for name, value in section.items() if not isinstance(value, dict)]
         known = [".".join([*path, name]) for name in values]
         raise ValueError(
-            f"The config has no value {key!r} to vary. Nearest key: {nearest(key, known)!r}."
+            f"Cannot vary {key!r}: the config has no such value. Nearest key: "
+            f"{nearest(key, known)!r}."
         )
     return section, last
 
@@ -83,7 +89,7 @@ def _last_part(key: str) -> str:
 
 
 def _parse(key: str, text: str, default: Any) -> Any:
-    """Returns the value that a text stands for, of the type of the default."""
+    """Parses a value to the type of the default."""
     try:
         if isinstance(default, bool):
             return {"true": True, "false": False}[text.lower()]
@@ -93,5 +99,5 @@ def _parse(key: str, text: str, default: Any) -> Any:
         pass
     raise ValueError(
         f"Expected values for {key!r} like the config's {default!r}; got {text!r}. Lists and pairs "
-        "can be varied by the sweep() of a config file."
+        "can be varied with SWEEP in a config file."
     )

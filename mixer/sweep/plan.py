@@ -1,10 +1,10 @@
-"""What a sweep runs, what it chooses by, and what comes next.
+"""Decides which runs a sweep consists of, and which come next.
 
-Every combination of the grid is run with the first seed, the best by `select` is chosen, and it
-alone is run with the other seeds, whose mean and standard deviation of `report` are the result. For
-the paper's four learning rates and three seeds that is 6 runs instead of 12; the price is that the
-choice sees one seed. Nothing is chosen by `report`: its images would no longer be unseen.
-Source: section 3 (learning rates; the mean of three fine-tunings).
+Every combination of the grid is run with the first seed. The one with the best `select` metric is
+then run with the other seeds, and the result is the mean and standard deviation of its `report`
+metric. For the paper's four learning rates and three seeds, this takes 6 runs instead of 12, at the
+price that the selection sees a single seed. `report` never influences the selection, so that its
+images stay unseen. Source: section 3 (learning rates; the mean of three fine-tunings).
 """
 
 import copy
@@ -18,31 +18,33 @@ from typing import Any
 from mixer.sweep.grid import Overrides, combination_names, find_value
 
 PROGRAM = (sys.executable, "-m", "mixer.main")
-_SHOWN = 20  # combinations in the overview
+_SHOWN = 20  # combinations listed in the overview
 
 Run = tuple[str, int]  # name of a combination, seed
-# The last evaluation of a run, None if it failed; a run without an outcome is still to be done.
+# The last evaluation of each run, or None if it failed. Runs without an entry are pending.
 Outcomes = dict[Run, dict[str, float] | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """A checked sweep: see `create_sweep`."""
+    """A validated sweep; made by `create_sweep`."""
 
     config_file: str  # FILE[:SIZE]
-    overrides: Overrides  # of every run
-    config: dict[str, Any]  # with these overrides, as JSON holds it
+    overrides: Overrides  # applied to every run
+    config: dict[str, Any]  # JSON-compatible, with these overrides applied
     combinations: dict[str, Overrides]  # by name
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...]  # the first one is used for the selection
     workdir: pathlib.Path
-    select: str  # "minival/top1"
-    report: str  # "test/top1"
+    select: str  # selection metric, such as "minival/top1"
+    report: str  # reported metric, such as "test/top1"
 
     def folder(self, run: Run) -> pathlib.Path:
+        """Returns the workdir of a run."""
         name, seed = run
         return self.workdir / name / f"seed={seed}"
 
     def command(self, run: Run, program: Sequence[str] = PROGRAM) -> list[str]:
+        """Returns the command line of a run, as a list of arguments."""
         name, seed = run
         overrides = {**self.overrides, **self.combinations[name], "seed": seed}
         return [
@@ -51,12 +53,12 @@ class Sweep:
         ]
 
     def run_config(self, run: Run) -> dict[str, Any]:
-        """Returns what the program writes to `config.json`."""
+        """Returns the config that a run writes to `config.json`."""
         name, seed = run
         config = copy.deepcopy(self.config)
         for key, value in {**self.combinations[name], "seed": seed}.items():
             section, last = find_value(config, key)
-            section[last] = json.loads(json.dumps(value))  # lists for tuples
+            section[last] = json.loads(json.dumps(value))  # converts tuples to lists
         return config
 
 
@@ -71,16 +73,16 @@ def create_sweep(
     select: str,
     report: str,
 ) -> Sweep:
-    """Returns the sweep; reads and writes nothing.
+    """Returns a validated sweep, without touching the disk. See `Sweep` for the arguments.
 
     Raises:
-      ValueError: an unknown key, one that is given twice, two equal combinations, metrics that the
-        runs will not have or that must not be chosen by.
+      ValueError: a key is unknown or set twice, two combinations are equal, or a metric does not
+        exist or is not suitable for selection.
     """
     if not combinations or not all(combinations):
         raise ValueError("Expected at least one value to vary; got an empty grid.")
     if "seed" in overrides:
-        raise ValueError("Expected the seeds as --seeds=0,1,2; got --config.seed.")
+        raise ValueError("Expected seeds as --seeds=0,1,2; got --config.seed.")
     for key in {key: None for combination in combinations for key in combination}:
         find_value(config, key)
         if key in overrides or key == "seed":
@@ -89,7 +91,7 @@ def create_sweep(
     names = combination_names(combinations)
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"Expected different combinations; got {name} twice.")
+            raise ValueError(f"Expected distinct combinations; got {name} twice.")
     _check_metrics(select, report, config["eval_splits"], config["train_split"])
     return Sweep(
         config_file=config_file,
@@ -104,10 +106,10 @@ def create_sweep(
 
 
 def winner(sweep: Sweep, outcomes: Outcomes) -> str | None:
-    """Returns the combination with the best `select` of the first seed; the earlier one of equals.
+    """Returns the combination with the best `select` metric for the first seed.
 
-    None while a combination has yet to be run with that seed, and if none is left: one of which any
-    run failed cannot win.
+    Ties go to the earlier combination, and a combination with a failed run cannot win. Returns None
+    while a combination has not been run with the first seed, or if all have failed.
     """
     first = {name: (name, sweep.seeds[0]) for name in sweep.combinations}
     if not all(run in outcomes for run in first.values()):
@@ -122,9 +124,9 @@ def winner(sweep: Sweep, outcomes: Outcomes) -> str | None:
 
 
 def runs_to_do(sweep: Sweep, outcomes: Outcomes) -> list[Run]:
-    """Returns what can be run now: the grid with the first seed, then the best with the others.
+    """Returns the pending runs: the grid with the first seed, then the best with the other seeds.
 
-    None are left when the sweep has ended.
+    The list is empty once the sweep is complete.
     """
     best = winner(sweep, outcomes)
     if best is None:
@@ -135,14 +137,14 @@ def runs_to_do(sweep: Sweep, outcomes: Outcomes) -> list[Run]:
 
 
 def count_to_do(sweep: Sweep, outcomes: Outcomes) -> int:
-    """Returns how many runs are left, if none fails and a new best has none of its seeds yet."""
+    """Returns the number of runs left, assuming none fails and the best needs all other seeds."""
     now = runs_to_do(sweep, outcomes)
-    comes_later = now and winner(sweep, outcomes) is None
-    return len(now) + (len(sweep.seeds) - 1 if comes_later else 0)
+    seeds_follow = now and winner(sweep, outcomes) is None
+    return len(now) + (len(sweep.seeds) - 1 if seeds_follow else 0)
 
 
 def overview(sweep: Sweep, outcomes: Outcomes) -> str:
-    """Returns what the sweep is and how much of it is left, to be shown before anything runs."""
+    """Returns a summary of the sweep and its remaining runs, to print before it starts."""
     first, *others = sweep.seeds
     then = f", then the best with {', '.join(map(str, others))}" if others else ""
     lines = [f"Sweep of {sweep.config_file} in {sweep.workdir} with seed {first}{then}:"]
@@ -167,13 +169,13 @@ def _check_metrics(select: str, report: str, eval_splits: dict[str, str], train_
             known = ", ".join(f"{split}/top1" for split in eval_splits)
             raise ValueError(
                 f"Expected {flag} to be one of the config's eval_splits, {known}; got {metric!r}. "
-                "Another one is added by --config.eval_splits.NAME=SPLIT."
+                "To add one, pass --config.eval_splits.NAME=SPLIT."
             )
     chosen_by, reported = (eval_splits[key.partition("/")[0]] for key in (select, report))
     if select.startswith("test") or chosen_by in (reported, train_split):
         raise ValueError(
-            "Expected to choose by images that are neither trained on nor reported, as those of a "
-            f"split 'minival'; got --select={select} ({chosen_by}), --report={report} "
-            f"({reported}), trained on {train_split}. Chosen by the reported images, the best is "
-            "better on these than on any others."
+            "Expected a selection metric on images that are neither trained on nor reported, such "
+            f"as a 'minival' split; got --select={select} ({chosen_by}), --report={report} "
+            f"({reported}), trained on {train_split}. Selecting on the reported images would bias "
+            "the result."
         )

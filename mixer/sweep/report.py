@@ -1,15 +1,24 @@
-"""What a sweep has found so far: `sweep.md`, `sweep.json` and `sweep.png` in its folder."""
+"""Writes the results of a sweep to `sweep.md`, `sweep.json` and `sweep.png` in its folder."""
 
 import json
 import statistics
 from typing import Any
 
-from mixer.sweep.picture import draw
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, PercentFormatter
+
 from mixer.sweep.plan import Outcomes, Sweep, winner
+
+# For the selection and the reported metric; the markers differ for greyscale prints.
+_STYLES: tuple[dict[str, Any], ...] = (
+    {"color": "#0072b2", "marker": "o"},
+    {"color": "#d55e00", "marker": "s"},
+)
 
 
 def write(sweep: Sweep, outcomes: Outcomes) -> str:
-    """Writes the three files and returns the text of the first."""
+    """Writes the three files, and returns the text of `sweep.md`."""
     summary = summarize(sweep, outcomes)
     text = table(summary)
     (sweep.workdir / "sweep.md").write_text(text)
@@ -19,11 +28,11 @@ def write(sweep: Sweep, outcomes: Outcomes) -> str:
 
 
 def summarize(sweep: Sweep, outcomes: Outcomes) -> dict[str, Any]:
-    """Returns the results as JSON holds them.
+    """Returns the results of the sweep as a JSON-compatible dict.
 
-    `first_seed` of a combination has the two metrics of that run; `mean` and `std` (None for one
-    seed) are over the seeds of its finished runs, the standard deviation with n - 1. All are
-    fractions in [0, 1]. A combination without a finished first run has none of them.
+    Each combination has the two metrics for the first seed, `first_seed`, and their `mean` and
+    sample standard deviation `std` over its finished seeds (`std` is None for one seed). All are
+    fractions in [0, 1], and are missing if the first seed has not finished.
     """
     best = winner(sweep, outcomes)
     metrics = (sweep.select, sweep.report)
@@ -59,7 +68,7 @@ def summarize(sweep: Sweep, outcomes: Outcomes) -> dict[str, Any]:
 
 
 def table(summary: dict[str, Any]) -> str:
-    """Returns a Markdown table that reads well on a terminal, and the result in a sentence."""
+    """Returns a Markdown table, aligned for a terminal, followed by the result in one sentence."""
     select, report, first = summary["select"], summary["report"], summary["seeds"][0]
     header = ["combination", f"{select}, seed {first}", f"{report}, mean ± std", "seeds", ""]
     lines = [header, *(_cells(row, select, report) for row in summary["combinations"])]
@@ -74,8 +83,8 @@ def table(summary: dict[str, Any]) -> str:
     for row in summary["combinations"]:
         if row["chosen"]:
             text += (
-                f"\nChosen by {select} of seed {first}: {row['name']}. Its {report}: "
-                f"{_mean(row, report)} (mean ± standard deviation of {len(row['seeds'])} of "
+                f"\nChosen by {select} with seed {first}: {row['name']}. Its {report}: "
+                f"{_mean(row, report)} (mean ± standard deviation over {len(row['seeds'])} of "
                 f"{len(summary['seeds'])} seeds).\n"
             )
     return text
@@ -95,3 +104,93 @@ def _cells(row: dict[str, Any], select: str, report: str) -> list[str]:
 def _mean(row: dict[str, Any], metric: str) -> str:
     std = row["std"][metric]
     return f"{row['mean'][metric]:.2%} ± " + ("n/a" if std is None else f"{std:.2%}")
+
+
+def draw(summary: dict[str, Any]) -> Figure:
+    """Returns a figure of both metrics over the grid, with the spread over seeds of the best.
+
+    `summary` comes from `summarize`. If the grid has a single numeric key, its values are on the x
+    axis, logarithmic if all are positive; otherwise each combination has a row, the best on top.
+    """
+    rows = summary["combinations"]
+    keys = {key for row in rows for key in row["overrides"]}
+    values = [value for row in rows for value in row["overrides"].values()]
+    if len(keys) == 1 and all(type(value) in (int, float) for value in values):
+        figure = Figure(figsize=(7, 5), layout="constrained")
+        axes = figure.subplots()
+        pairs = sorted(zip(values, rows, strict=True), key=lambda pair: pair[0])
+        _draw_metrics(axes, summary, pairs, upright=True)
+        axes.set_xlabel(keys.pop())
+        axes.set_xscale("log" if min(values) > 0 else "linear")
+        axes.set_xticks(values, [str(value) for value in values])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.margins(x=0.1)
+        axes.set_ylabel("top-1 accuracy")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    else:
+        figure = Figure(figsize=(8, 2 + 0.3 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        rows = sorted(rows, key=lambda row: (_score(row, summary["select"]), row["chosen"]))
+        _draw_metrics(axes, summary, list(enumerate(rows)), upright=False)
+        axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=8)
+        axes.set_ylim(-0.7, len(rows) - 0.3)
+        axes.set_xlabel("top-1 accuracy")
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(alpha=0.3)
+    title = f"\nchosen: {summary['chosen']}" if summary["chosen"] else ""
+    figure.suptitle(summary["config"] + title, fontsize=11)
+    handles, labels = axes.get_legend_handles_labels()
+    entries = dict(zip(labels, handles, strict=True))  # merges repeated labels
+    if entries:
+        figure.legend(
+            entries.values(), entries.keys(), loc="outside lower center", ncols=2, fontsize=9
+        )
+    return figure
+
+
+def _score(row: dict[str, Any], metric: str) -> float:
+    return row["first_seed"][metric] if "first_seed" in row else -1.0
+
+
+def _draw_metrics(
+    axes: Axes, summary: dict[str, Any], pairs: list[tuple[float, dict[str, Any]]], *, upright: bool
+) -> None:
+    """Draws (position, row) pairs, with positions along x if `upright`, otherwise along y."""
+    first = summary["seeds"][0]
+    finished = [(position, row) for position, row in pairs if "mean" in row]
+    for number, metric in enumerate((summary["select"], summary["report"])):
+        style = _STYLES[number]
+        points = [(position, row["first_seed"][metric]) for position, row in finished]
+        if points:
+            points = points if upright else [(value, position) for position, value in points]
+            axes.plot(
+                *zip(*points, strict=True),
+                **style,
+                linestyle="-" if upright else "none",
+                alpha=0.6,
+                label=f"{metric}, seed {first}",
+            )
+        for position, row in finished:
+            if row["std"][metric] is not None:
+                mean, std = row["mean"][metric], row["std"][metric]
+                if not upright:
+                    position += 0.15 - 0.3 * number  # avoids overlap
+                axes.errorbar(
+                    x=position if upright else mean,
+                    y=mean if upright else position,
+                    xerr=None if upright else std,
+                    yerr=std if upright else None,
+                    **style,
+                    markersize=9,
+                    markerfacecolor="white",
+                    markeredgewidth=1.5,
+                    capsize=5,
+                    linestyle="none",
+                    label=f"{metric}, mean ± std of {len(row['seeds'])} seeds",
+                )
+    for position, row in pairs:
+        line = axes.axvline if upright else axes.axhline
+        if row["chosen"]:
+            line(position, color="black", linewidth=1, linestyle=":", zorder=0, label="chosen")
+        if row["failed_seeds"]:
+            line(position, color="red", linewidth=1, linestyle=":", zorder=0, label="failed")

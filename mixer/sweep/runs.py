@@ -1,7 +1,7 @@
-"""Runs a sweep: one process of the program after another, each in its folder.
+"""Runs a sweep: one training process after another, each in its own folder.
 
-What is finished is read from the folders, so that a sweep goes on wherever, and by whatever
-commands, its runs were made.
+Finished runs are recognised by the contents of their folders, so a sweep resumes no matter where or
+how its runs were made.
 """
 
 import contextlib
@@ -26,18 +26,18 @@ from mixer.sweep.plan import PROGRAM, Outcomes, Run, Sweep, count_to_do, runs_to
 
 LOG_NAME = "log.txt"
 _LOG_LINES_SHOWN = 12
-_SECONDS_TO_STOP = 60.0  # an interrupted run may be in the middle of a save
-# A run that goes on may change these; runs that are compared may not.
+_SECONDS_TO_STOP = 60.0  # an interrupted run may be saving a checkpoint
+# A resumed run may change these keys, but the runs of one sweep must agree on them.
 _COMPARED_TOO = ("eval_crop", "eval_resize", "eval_splits", "init_from")
 
 
 def run_sweep(sweep: Sweep, outcomes: Outcomes, *, program: Sequence[str] = PROGRAM) -> Outcomes:
-    """Runs what is to be done beside those outcomes and returns all of them.
+    """Runs everything that is still pending, and returns all outcomes.
 
-    Says what runs and writes the report (`mixer/sweep/report.py`) after each run.
+    Prints progress, and writes the report (`mixer/sweep/report.py`) after each run.
 
     Raises:
-      KeyboardInterrupt: after the run of that moment was interrupted, too.
+      KeyboardInterrupt: on an interrupt, after the current run has been stopped.
     """
     outcomes = dict(outcomes)
     started, done = time.monotonic(), 0
@@ -56,18 +56,20 @@ def run_sweep(sweep: Sweep, outcomes: Outcomes, *, program: Sequence[str] = PROG
 
 
 def read_outcomes(sweep: Sweep) -> Outcomes:
-    """Returns the outcomes of the finished runs in the folder of the sweep; writes nothing.
+    """Returns the outcomes of the finished runs in the sweep's folder.
 
     Raises:
-      ValueError: the folder holds other runs, or some with another config, named with what differs.
+      ValueError: the folder contains runs of another sweep, or runs with another config; the
+        message lists the differences.
     """
     runs = list(itertools.product(sweep.combinations, sweep.seeds))
     others = set(sweep.workdir.glob("*/seed=*")) - {sweep.folder(run) for run in runs}
     if others:
         lines = "\n  ".join(sorted(str(folder.relative_to(sweep.workdir)) for folder in others))
         raise ValueError(
-            f"{sweep.workdir} holds runs that are not of this sweep:\n  {lines}\nExpected the grid "
-            "and the seeds as before, or more. Use another --workdir, or delete these folders."
+            f"{sweep.workdir} contains runs that are not part of this sweep:\n  {lines}\nExpected "
+            "the same grid and seeds as before, or more. Use another --workdir, or delete these "
+            "folders."
         )
     for run in runs:
         _check_same_config(sweep, run)
@@ -76,7 +78,7 @@ def read_outcomes(sweep: Sweep) -> Outcomes:
 
 
 def _run(sweep: Sweep, run: Run, program: Sequence[str]) -> dict[str, float] | None:
-    """Returns the result of a run that is made now; None if it failed, which is shown."""
+    """Runs the program and returns its result; if it fails, prints why and returns None."""
     log = sweep.folder(run) / LOG_NAME
     log.parent.mkdir(parents=True, exist_ok=True)
     start, log_start = time.monotonic(), log.stat().st_size if log.exists() else 0
@@ -97,7 +99,7 @@ def _run(sweep: Sweep, run: Run, program: Sequence[str]) -> dict[str, float] | N
 def _execute(command: Sequence[str], log: pathlib.Path) -> int:
     """Runs a command and returns its exit code; its output is appended to the log."""
     with log.open("a") as output:
-        # In a session of its own: it gets an interrupt once, from here, wherever that came from.
+        # In its own session, so that it receives each interrupt exactly once, from here.
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -109,19 +111,19 @@ def _execute(command: Sequence[str], log: pathlib.Path) -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            # The run, too, ignores interrupts if this process was started that way, as by `&`.
+            # A background process (`&`) ignores SIGINT, and so does its child.
             ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             process.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_SECONDS_TO_STOP)
             raise
         finally:
-            process.kill()  # does nothing to one that has ended
+            process.kill()  # no effect if it has exited
             process.wait()
 
 
 def _read_result(folder: pathlib.Path, config: dict[str, Any]) -> dict[str, float] | None:
-    """Returns the evaluation after the last step, None of a run that has not come so far."""
+    """Returns the evaluation after the last step, or None if the run has not finished."""
     lines = read_metrics(epath.Path(folder))
     evaluations = [line for line in lines if any(key.endswith("/top1") for key in line)]
     if evaluations and evaluations[-1]["step"] == count_steps(
@@ -139,7 +141,7 @@ def _num_examples(config: dict[str, Any]) -> int:
 
 @functools.cache
 def _count_examples(dataset: str, split: str, data_dir: str, fraction: float) -> int:
-    from mixer.data.datasets import open_dataset  # brings in TensorFlow
+    from mixer.data.datasets import open_dataset  # imports TensorFlow
 
     return len(open_dataset(dataset, split, data_dir, fraction=fraction).records)
 
@@ -148,14 +150,14 @@ def _check_same_config(sweep: Sweep, run: Run) -> None:
     path = sweep.folder(run) / "config.json"
     try:
         old = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):  # not there, or cut short by a kill
+    except (FileNotFoundError, json.JSONDecodeError):  # missing, or truncated by a kill
         return
-    except (ValueError, RecursionError) as error:  # no text, or nested too deep
+    except (ValueError, RecursionError) as error:  # not text, or nested too deeply
         old = error
     if not isinstance(old, dict):
         raise ValueError(
-            f"Expected the config of a run in {path}; got something else. Use another --workdir, "
-            "or delete that folder."
+            f"Expected {path} to be the config of a run; got something else. Use another "
+            "--workdir, or delete that folder."
         )
     new = sweep.run_config(run)
     changes = differences(old, new) + [
@@ -167,5 +169,5 @@ def _check_same_config(sweep: Sweep, run: Run) -> None:
         lines = "\n  ".join(changes)
         raise ValueError(
             f"{path.parent} was run with another config:\n  {lines}\n"
-            "Expected the same for all runs that are compared. Use another --workdir."
+            "Expected the same config for all runs of a sweep. Use another --workdir."
         )

@@ -1,4 +1,4 @@
-"""Weight files and what becomes of them; the names that others rely on."""
+"""Loads, saves, downloads and resizes weights. The names below are the stable interface."""
 
 from mixer.weights.files import Params, load_params, read_params, save_params
 

@@ -1,4 +1,4 @@
-"""Which MLP-Mixer a set of parameters belongs to, and whether the set is complete."""
+"""Infers the MLP-Mixer architecture from parameter shapes, and checks that all are present."""
 
 import collections
 import dataclasses
@@ -12,15 +12,16 @@ from mixer.models.mixer import VARIANTS
 
 Shapes = Mapping[str, tuple[int, ...]]  # "MixerBlock_0/token_mixing/Dense_0/kernel" -> shape
 
-_LISTED = 8  # names of each kind in an error, so that it fits on a screen
-_NAME_WIDTH = 120
+# Limits that keep an error message on one screen.
+_LISTED = 8  # names per kind
+_NAME_WIDTH = 120  # characters per name
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """The fields of the model that the parameters decide, in the paper's words, and the tokens.
+    """The model fields that parameter shapes determine, and the number of tokens.
 
-    `num_classes` is 0 without a head.
+    Without a head, `num_classes` is 0.
     """
 
     num_classes: int
@@ -33,7 +34,7 @@ class Architecture:
 
     @property
     def variant(self) -> str | None:
-        """The name of this size in Table 1, such as "B/16", or None."""
+        """The name in Table 1, such as "B/16", or None if no row matches."""
         for name, fields in VARIANTS.items():
             if all(getattr(self, field) == value for field, value in fields.items()):
                 return name
@@ -41,24 +42,24 @@ class Architecture:
 
 
 def flat_shapes(params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every array of the nested `params`, by its name with slashes."""
+    """Returns the shape of every array in the nested `params`, keyed by slash-separated name."""
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     return {name: tuple(array.shape) for name, array in flat.items()}
 
 
 def count_parameters(architecture: Architecture) -> int:
-    """Returns the number of parameters of that model."""
+    """Returns the number of parameters of a model with this architecture."""
     return sum(math.prod(shape) for shape in expected_shapes(architecture).values())
 
 
 def architecture_of(shapes: Shapes) -> Architecture:
-    """Returns the architecture that most of the shapes speak for, in the released naming.
+    """Returns the architecture that most shapes, in the released naming, agree on.
 
-    A dimension is read off the biases, by their number of elements, so dimensions of size 1 that
-    a file may add do not matter. `check_shapes` then tells which parameters do not fit.
+    Widths are inferred from the number of elements of the biases, so extra dimensions of size 1
+    do not matter. `check_shapes` then reports the parameters that do not fit.
 
     Raises:
-      ValueError: there is nothing to read a dimension off.
+      ValueError: a width cannot be inferred because the relevant parameters are missing or empty.
     """
     stem = shapes.get("stem/kernel", ())
     if len(stem) < 4:
@@ -80,7 +81,7 @@ def architecture_of(shapes: Shapes) -> Architecture:
 
 
 def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every parameter of that model, in the released naming."""
+    """Returns the shape of every parameter of the model, keyed by released name."""
     a = architecture
 
     def dense(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
@@ -105,7 +106,7 @@ def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
 
 
 def check_shapes(found: Shapes, expected: Shapes) -> None:
-    """Raises ValueError, with all names that are missing, too many or misshapen, if any are."""
+    """Raises ValueError, listing missing, extra and misshapen parameters, if there are any."""
     missing = [name for name in expected if name not in found]
     extra = [f"{name} {found[name]}" for name in found if name not in expected]
     misshapen = [
@@ -116,16 +117,16 @@ def check_shapes(found: Shapes, expected: Shapes) -> None:
     if missing or extra or misshapen:
         raise ValueError(
             f"Expected exactly the {len(expected)} parameters of one MLP-Mixer; got "
-            f"{len(missing)} missing, {len(extra)} extra, {len(misshapen)} of another shape."
+            f"{len(missing)} missing, {len(extra)} extra, {len(misshapen)} with the wrong shape."
             + _listing("missing", missing)
             + _listing("extra", extra)
-            + _listing("of another shape", misshapen)
-            + "\nTake the file anew from where it comes from, and the weights of an MLP-Mixer."
+            + _listing("wrong shape", misshapen)
+            + "\nDownload the file again, and check that it holds MLP-Mixer weights."
         )
 
 
 def first_names(names: list[str]) -> str:
-    """Returns the first of the names on one line, without what could disturb a terminal."""
+    """Returns the first few names on one line, with control characters escaped."""
     shown = [ascii(name)[1:-1] for name in names[:_LISTED]]
     shown = [name if len(name) <= _NAME_WIDTH else f"{name[:_NAME_WIDTH]}..." for name in shown]
     more = f" ... and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
@@ -141,7 +142,7 @@ def _in_block(name: str) -> bool:
 
 
 def _width(shapes: Shapes, *modules: str) -> int:
-    """Returns how many outputs most of the layers so named have: of their biases, else kernels."""
+    """Returns the most common output width of the given layers, from biases or else kernels."""
     layers = [
         (leaf, shape)
         for name, shape in shapes.items()
@@ -153,7 +154,7 @@ def _width(shapes: Shapes, *modules: str) -> int:
     if not widths or min(widths) < 1:
         raise ValueError(
             f"Expected parameters of {' and '.join(modules)}; got "
-            f"{'empty ones' if widths else 'none'} in {len(shapes)} parameters: "
+            f"{'empty arrays' if widths else 'none'} in {len(shapes)} parameters: "
             f"{first_names(list(shapes))}. Load the weights of an MLP-Mixer."
         )
     return collections.Counter(widths).most_common(1)[0][0]

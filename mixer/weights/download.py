@@ -1,89 +1,79 @@
-"""Downloads one large file: resumed where it broke off, checked, and whole or not there."""
+"""Downloads one large file: resumable, checked, and published only once complete."""
 
-import contextlib
 import email.utils
-import fcntl
 import hashlib
 import os
 import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from typing import BinaryIO
 
 import requests
 import rich.console
 import rich.progress
 
+from mixer.runtime.file_lock import file_lock
+
 MIB = 2**20
 _CHUNK_BYTES = 2**18
-_TIMEOUT_SECONDS = 60.0  # without a byte
-_SECONDS_PER_LINE = 10.0
+_TIMEOUT_SECONDS = 60.0  # without receiving a byte
+_SECONDS_PER_LINE = 10.0  # of progress, when stderr is not a terminal
 
 
-def download(
-    url: str, path: pathlib.Path, *, mebibytes: float | None = None, sha256: str | None = None
-) -> None:
-    """Downloads `url` to `path`, which appears when every byte has arrived and was checked.
+def download(url: str, path: pathlib.Path, *, mebibytes: float | None = None) -> None:
+    """Downloads `url` to `path`, which appears only once the download is complete.
 
-    Until then the bytes are in `PATH.part`: the next download goes on from there, if the server
-    sends parts of files. `PATH.sha256` is for `sha256sum -c`. A second process that downloads the
-    same waits for the first.
+    Until then the bytes are in `PATH.part`, where the next call resumes if the server supports
+    range requests. The checksum is written to `PATH.sha256`, for `sha256sum -c`. A second process
+    downloading the same file waits for the first.
 
     Args:
-      mebibytes: the size as published, in MiB to two decimals.
-      sha256: of the whole file, in hexadecimal.
+      url: an http or https URL.
+      path: the file to create; missing parent folders are created.
+      mebibytes: the published size in MiB, to two decimals; None skips the size check.
 
     Raises:
-      ValueError: the server has another file, or none, or the disk has no room for it.
-      OSError: the connection broke off, or the file cannot be written.
+      ValueError: the server does not have the expected file, or the disk is too full for it.
+      OSError: the connection was lost, or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    with _open_alone(part) as file:
-        if path.exists():  # brought by the process that this one waited for
+
+    def wait() -> None:
+        print(f"Waiting for the process that writes {part}", file=sys.stderr, flush=True)
+
+    with file_lock(part, wait), part.open("ab") as file:
+        if path.exists():  # downloaded by the process that held the lock
             part.unlink(missing_ok=True)
             return
         _complete(url, file, mebibytes)
         with part.open("rb") as written:
-            found = hashlib.file_digest(written, "sha256").hexdigest()
-        if sha256 not in (None, found):
-            file.truncate(0)
-            raise ValueError(f"Expected a file with the SHA-256 {sha256}; got {found}.")
+            digest = hashlib.file_digest(written, "sha256").hexdigest()
         os.fsync(file.fileno())
-        path.with_name(f"{path.name}.sha256").write_text(f"{found}  {path.name}\n")
+        path.with_name(f"{path.name}.sha256").write_text(f"{digest}  {path.name}\n")
         part.rename(path)
 
 
 def check_size(num_bytes: int, mebibytes: float | None) -> None:
-    """Raises ValueError unless that is the published size, or none was published."""
+    """Raises ValueError if the size, rounded to 0.01 MiB, is not the published one.
+
+    If `mebibytes` is None, there is no published size, and any size passes.
+    """
     if mebibytes is not None and round(num_bytes / MIB, 2) != mebibytes:
         raise ValueError(f"Expected a file of {mebibytes} MiB; got {num_bytes / MIB:.2f} MiB.")
 
 
-@contextlib.contextmanager
-def _open_alone(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """Opens the file to append to it, as the only process, for as long as it is open."""
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Waiting for the process that writes {path}", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
-
-
 def _complete(url: str, file: BinaryIO, mebibytes: float | None) -> None:
-    """Appends to `file` what it lacks, or writes it anew."""
+    """Appends the missing bytes to `file`, or rewrites it if the download cannot be resumed."""
     status = os.fstat(file.fileno())
     response = _get(url, status.st_size, status.st_mtime)
-    if response.status_code in (412, 416):  # published anew since, or nothing is left to send
+    if response.status_code in (412, 416):  # changed on the server, or no bytes left to send
         response.close()
         response = _get(url)
     with response:
         if response.status_code not in (200, 206):
-            raise ValueError(f"The server answers {response.status_code} {response.reason}.")
+            raise ValueError(f"The server returned {response.status_code} {response.reason}.")
         total = _total_bytes(response)
         check_size(total, mebibytes)
         if response.status_code == 200:
@@ -93,37 +83,40 @@ def _complete(url: str, file: BinaryIO, mebibytes: float | None) -> None:
         if free < total - done:
             raise ValueError(
                 f"Expected {(total - done) / MIB:,.1f} MiB free at {file.name}; got "
-                f"{free / MIB:,.1f} MiB. Free some."
+                f"{free / MIB:,.1f} MiB. Free some space."
             )
         print(f"Downloading {url} ({total / MIB:,.2f} MiB)", file=sys.stderr, flush=True)
         _append(response, file, done, total)
     if os.fstat(file.fileno()).st_size != total:
         file.truncate(0)
-        raise ValueError(f"The server sent other bytes than the {total:,} that it promised.")
+        raise ValueError(f"The server did not send the {total:,} bytes it announced.")
 
 
 def _get(url: str, done: int = 0, last_write: float = 0.0) -> requests.Response:
-    headers = {"Accept-Encoding": "identity"}  # compressed, the length would not be the file's
+    headers = {"Accept-Encoding": "identity"}  # with compression, the length would differ
     if done:
         headers["Range"] = f"bytes={done}-"
-        # Released files have been replaced by others of the same size.
+        # Released files have been replaced by different ones of the same size.
         headers["If-Unmodified-Since"] = email.utils.formatdate(last_write, usegmt=True)
     return requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS)
 
 
 def _total_bytes(response: requests.Response) -> int:
     if response.headers.get("Content-Type", "").startswith("text/html"):
-        raise ValueError("The server answers with a web page. Is there a log-in or a proxy?")
+        raise ValueError("The server returned a web page. Is there a login page or a proxy?")
     partial = response.status_code == 206
     length = response.headers.get("Content-Range" if partial else "Content-Length", "")
     length = length.rpartition("/")[2]  # of "bytes 5-9/10"
     if not length.isdecimal():
-        raise ValueError("The server does not say how long the file is, so an end proves nothing.")
+        raise ValueError(
+            "The server does not report the file's length, so a truncated download would go "
+            "unnoticed."
+        )
     return int(length)
 
 
 def _append(response: requests.Response, file: BinaryIO, done: int, total: int) -> None:
-    """Writes the bytes that arrive and shows how many: a bar on a terminal, else some lines."""
+    """Appends the response to the file, with a progress bar on a terminal, or else log lines."""
     console = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
     bar = rich.progress.Progress(
         rich.progress.BarColumn(bar_width=20),

@@ -1,4 +1,4 @@
-"""How weights want to be evaluated: on which images, and how those come to size."""
+"""The evaluation settings that come with weights: dataset, split, resize and crop."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,20 +7,20 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class EvalRecipe:
-    """The evaluation of a run, as its config has it; by default the paper's, of no dataset.
+    """The evaluation settings of a run. The defaults are the paper's, without a dataset.
 
-    Source: Appendix C, 224 of 256 pixels.
+    Source: Appendix C, a crop of 224 pixels after resizing to 256.
     """
 
     crop: str = "resmall_crop"
-    image_size: int = 224
-    resize: int = 256  # before the crop
-    dataset: str | None = None
+    image_size: int = 224  # side after the crop, pixels
+    resize: int = 256  # side before the crop, pixels
+    dataset: str | None = None  # None: the weights do not come from a run
     split: str = "validation"
     data_dir: str = ""
 
     def resize_for(self, image_size: int) -> int:
-        """Returns the size before a crop of `image_size`, as much larger as here: 512 for 448."""
+        """Returns `resize` scaled in proportion to `image_size`: 512 for 448 by default."""
         return round(image_size * self.resize / self.image_size)
 
 
@@ -28,10 +28,10 @@ PAPER = EvalRecipe()
 
 
 def recipe_of(config: Mapping[str, Any]) -> EvalRecipe:
-    """Returns how the run with that config is evaluated: on the split that it calls `test`.
+    """Returns the recipe in the config of a run; its split is `eval_splits.test`.
 
     Raises:
-      KeyError, TypeError, ValueError: it is no config of a run.
+      KeyError, TypeError, ValueError: `config` is not the config of a run.
     """
     return EvalRecipe(
         crop=str(config["eval_crop"]),

@@ -1,4 +1,4 @@
-"""Weight files: the released ones (.npz) and timm's (.safetensors), read without trusting them."""
+"""Reads and writes weights as .npz (released naming) or timm's .safetensors; executes nothing."""
 
 import os
 import pathlib
@@ -12,33 +12,32 @@ import numpy as np
 from mixer.weights import released, timm
 from mixer.weights.architecture import architecture_of, check_shapes, expected_shapes, flat_shapes
 
-Params = dict[str, Any]  # nested, the keys are those of the model's parameters
+Params = dict[str, Any]  # nested, with the names of the model's parameter tree
 
 _FORMATS = {".npz": released, ".safetensors": timm}
 
 
 def load_params(path: str | os.PathLike[str]) -> Params:
-    """Returns the parameters of a model in float32, nested and named as the model has them.
+    """Returns the parameters in a local file as float32, in the structure of the model's tree.
 
-    The file is a local one in the format that its suffix says: `.npz` in the released or the older
-    naming, or timm's `.safetensors`. It need not be trusted: nothing of it is run, and nothing is
-    loaded before names, shapes and sizes were found to be those of an MLP-Mixer. A `.npz` has
-    checksums, which are compared; a `.safetensors` has none, so damage within its numbers goes
-    unnoticed: compare the SHA-256 of the file.
+    The suffix selects the format: `.npz` in the released or the older naming, or timm's
+    `.safetensors`. Names, shapes and sizes are checked before any array is read. The checksums in
+    a `.npz` are verified; a `.safetensors` file has none, so corrupted values go unnoticed unless
+    you compare the file's SHA-256.
 
     Raises:
-      ValueError: there is no such file, it is damaged, or it is not exactly one MLP-Mixer.
+      ValueError: the file is missing, damaged, or not exactly one MLP-Mixer.
     """
     return read_params(path)[0]
 
 
 def read_params(path: str | os.PathLike[str]) -> tuple[Params, str]:
-    """Returns what `load_params` does, and the format and naming of the file in words."""
+    """Like `load_params`, but also returns a description of the file's format and naming."""
     path = _local(path)
     form = _format(path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "something else" if path.exists() else "nothing"
-        raise ValueError(f"Expected a file of weights at {path}; got {found}. Check the path.")
+        raise ValueError(f"Expected a weights file at {path}; got {found}. Check the path.")
     try:
         params, description = form.load(path)
     except (ValueError, OSError) as error:
@@ -49,23 +48,24 @@ def read_params(path: str | os.PathLike[str]) -> tuple[Params, str]:
 def save_params(
     path: str | os.PathLike[str], params: Mapping[str, Any], *, overwrite: bool = False
 ) -> None:
-    """Writes the parameters of a model in float32, in the format that the suffix says.
+    """Writes the nested parameters of a model to a local file as float32.
 
-    `.npz` is the released naming, `.safetensors` timm's. The file appears when it is complete.
+    The suffix selects the format: `.npz` in the released naming, or timm's `.safetensors`. The file
+    appears only once it is complete.
 
     Raises:
-      ValueError: unknown suffix, the file exists and is not to be overwritten, its folder does not
-        exist, or `params` are not exactly those of one MLP-Mixer.
+      ValueError: the suffix is unknown, the file exists and `overwrite` is false, its folder does
+        not exist, or `params` are not exactly those of one MLP-Mixer.
     """
     path = _local(path)
     form = _format(path)
     if path.exists() and not overwrite:
         raise ValueError(
-            f"Expected a new file; {path} exists. Choose another name, or overwrite it with "
-            "overwrite=True (--overwrite)."
+            f"Expected a new file; {path} exists. Choose another name, or pass overwrite=True "
+            "(--overwrite)."
         )
     if not path.parent.is_dir():
-        raise ValueError(f"Expected a folder {path.parent} to write to; got none. Make it first.")
+        raise ValueError(f"Expected {path.parent} to be a folder; got none. Create it first.")
     shapes = flat_shapes(params)
     check_shapes(shapes, expected_shapes(architecture_of(shapes)))
     flat = flax.traverse_util.flatten_dict(params, sep="/")
@@ -80,7 +80,7 @@ def save_params(
 def _local(path: str | os.PathLike[str]) -> pathlib.Path:
     if "://" in os.fspath(path):
         raise ValueError(
-            f"Expected a local file of weights; got {os.fspath(path)}. Copy or download it first."
+            f"Expected a local weights file; got {os.fspath(path)}. Copy or download it first."
         )
     return pathlib.Path(path)
 
@@ -89,6 +89,6 @@ def _format(path: pathlib.Path) -> types.ModuleType:
     if path.suffix not in _FORMATS:
         raise ValueError(
             f"Expected a file with the suffix {' or '.join(_FORMATS)}; got {path}. Other formats "
-            "are not supported; rename the file if it is one of these."
+            "are not supported. If the file is in one of these formats, rename it."
         )
     return _FORMATS[path.suffix]

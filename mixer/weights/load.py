@@ -1,4 +1,4 @@
-"""Weights by name: from the catalogue, a file or the checkpoint of a run, into a run or a model."""
+"""Loads weights from the catalogue, a file or a checkpoint, for a model or a training run."""
 
 import dataclasses
 import math
@@ -24,13 +24,13 @@ _SHARED_FIELDS = ("patch_size", "num_blocks", "hidden_dim", "tokens_mlp_dim", "c
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Parameters in the released naming, float32, and what their source says of them.
+    """Float32 parameters in the released naming, and what their source records about them.
 
-    `gelu_approximate` is None if the source does not say (a file), like `class_names`.
+    `gelu_approximate` and `class_names` are None if the source does not record them, as in files.
     """
 
     params: dict[str, Any]
-    description: str  # what the source is, in words
+    description: str  # of the source, for display
     architecture: Architecture
     image_size: int  # side in pixels
     gelu_approximate: bool | None = None
@@ -50,13 +50,13 @@ class LoadedModel:
 
 
 def load_weights(source: str) -> Weights:
-    """Returns the weights that `source` names.
+    """Returns the weights from `source`.
 
-    It is a name of the catalogue (`imagenet21k/Mixer-B_16`, downloaded once), a `.npz` or
-    `.safetensors` file, a workdir (its newest checkpoint) or WORKDIR/checkpoints/STEP.
+    It is a catalogue name such as `imagenet21k/Mixer-B_16` (downloaded once), a `.npz` or
+    `.safetensors` file, a workdir (its newest checkpoint), or WORKDIR/checkpoints/STEP.
 
     Raises:
-      ValueError: there are no such weights, or they are damaged or not of an MLP-Mixer.
+      ValueError: the weights do not exist, are damaged, or are not those of an MLP-Mixer.
     """
     if source in CATALOGUE:
         published = CATALOGUE[source]
@@ -70,25 +70,25 @@ def load_weights(source: str) -> Weights:
     if path.suffix in (".npz", ".safetensors"):
         return _weights(*read_params(path))
     raise ValueError(
-        f"There are no weights {source!r}. Expected a name of the catalogue (nearest: "
-        f"{nearest(source, CATALOGUE)!r}), a .npz or .safetensors file, a workdir or one of its "
+        f"There are no weights {source!r}. Expected a name in the catalogue (nearest: "
+        f"{nearest(source, CATALOGUE)!r}), a .npz or .safetensors file, a workdir, or one of its "
         "checkpoints, WORKDIR/checkpoints/STEP."
     )
 
 
 def resized_params(weights: Weights, image_size: int) -> dict[str, Any]:
-    """Returns the parameters for images of `image_size` pixels (see `resize_resolution`).
+    """Returns the parameters for images of side `image_size` pixels; see `resize_resolution`.
 
     Raises:
-      ValueError: not an integer multiple of the size that the weights are for.
+      ValueError: `image_size` is not an integer multiple of the weights' image size.
     """
     if image_size == weights.image_size:
         return weights.params
     if image_size <= 0 or image_size % weights.image_size:
         sizes = ", ".join(str(weights.image_size * factor) for factor in (1, 2, 3))
         raise ValueError(
-            f"The weights are for images of {weights.image_size} pixels and can be changed exactly "
-            f"to integer multiples. Expected {sizes}, ...; got {image_size}."
+            f"The weights are for images of {weights.image_size} pixels and can only be resized "
+            f"exactly to integer multiples. Expected {sizes}, ...; got {image_size}."
         )
     old, new = (
         size // weights.architecture.patch_size for size in (weights.image_size, image_size)
@@ -97,13 +97,13 @@ def resized_params(weights: Weights, image_size: int) -> dict[str, Any]:
 
 
 def initial_params(source: str, model: nn.Module, image_size: int) -> dict[str, Any]:
-    """Returns pre-trained parameters for a model at `image_size` pixels, without the head.
+    """Returns the parameters from `source` for fine-tuning `model`, without the head.
 
-    Weights for smaller images are resized (`resize_resolution`).
+    They are resized to images of side `image_size` pixels (see `resize_resolution`).
 
     Raises:
-      ValueError: as `load_weights`, or the weights do not fit the model; says every field that
-        differs.
+      ValueError: the weights cannot be loaded or resized, or do not fit the model; the message
+        lists every field that differs.
     """
     weights = load_weights(source)
     params = resized_params(weights, image_size)
@@ -119,8 +119,8 @@ def initial_params(source: str, model: nn.Module, image_size: int) -> dict[str, 
         )
     if differing:
         raise ValueError(
-            f"Expected the weights {source!r}, at {image_size} pixels, to fit the model; they have "
-            f"{', '.join(differing)}. Change config.model accordingly."
+            f"Expected the weights {source!r}, resized to {image_size} pixels, to fit the model; "
+            f"got {', '.join(differing)}. Change config.model to match."
         )
     return {name: value for name, value in params.items() if name != "head"}
 
@@ -132,14 +132,13 @@ def load_model(
     gelu: str | None = None,
     dtype: DTypeLike = "float32",
 ) -> LoadedModel:
-    """Returns the model of the weights that `source` names (see `load_weights`).
+    """Returns the model and parameters from `source` (see `load_weights`).
 
-    `image_size` is the side in pixels, by default what the weights were trained at; for a larger
-    one they are resized. `gelu` is `tanh` or `exact`, by default what the source says, `tanh` if it
-    says nothing.
+    `image_size` is the side in pixels, by default that of the weights. `gelu` is `tanh` or `exact`,
+    by default what the source records, or else `tanh`. `dtype` is that of the activations.
 
     Raises:
-      ValueError: as `load_weights`, the size cannot be had, or the GELU is unknown.
+      ValueError: the weights cannot be loaded or resized, or the GELU is unknown.
     """
     if gelu is not None and gelu not in GELUS:
         raise unknown_name("GELU", gelu, GELUS)
@@ -163,8 +162,9 @@ def _checkpoint_weights(step_directory: epath.Path) -> Weights:
         }
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"Expected the config of a run in the checkpoint {step_directory}; it lacks what is "
-            f"needed ({type(error).__name__}: {error}). Use another checkpoint."
+            f"Expected the checkpoint {step_directory} to contain the config of a run; a required "
+            f"entry is missing or invalid ({type(error).__name__}: {error}). Use another "
+            "checkpoint."
         ) from error
     return _weights(params, f"checkpoint of step {meta['step']:,}", **known)
 
@@ -174,7 +174,8 @@ def _weights(params: dict[str, Any], description: str, **known: Any) -> Weights:
     side = math.isqrt(architecture.num_tokens)
     if side * side != architecture.num_tokens:
         raise ValueError(
-            f"Expected weights for square images; these have {architecture.num_tokens} tokens."
+            f"Expected weights for square images; got weights for {architecture.num_tokens} "
+            "tokens, which do not form a square grid."
         )
     return Weights(params, description, architecture, side * architecture.patch_size, **known)
 
@@ -184,9 +185,9 @@ def _architecture(params: dict[str, Any]) -> Architecture:
 
 
 def _for_symmetric_images(params: dict[str, Any]) -> dict[str, Any]:
-    """Returns weights for images in [-1, 1], as ours are, from those for images in [0, 1].
+    """Converts weights trained on images in [0, 1] to our range, [-1, 1].
 
-    With x01 = (x + 1) / 2 in the stem, half of its kernel moves into the bias.
+    `kernel @ (x + 1) / 2 + bias` is a stem with half the kernel and a shifted bias.
     """
     half = params["stem"]["kernel"] / 2
     return {
@@ -196,14 +197,14 @@ def _for_symmetric_images(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _step_directory(path: epath.Path) -> epath.Path:
-    if not path.is_absolute():  # as Orbax wants it
+    if not path.is_absolute():  # Orbax requires absolute paths
         path = path.absolute()
     if (path / "state").is_dir():
         return path
     step = newest_step(path / "checkpoints")
     if step is None:
         raise ValueError(
-            f"There is no complete checkpoint in {path}. Expected a workdir, WORKDIR, that holds "
-            "WORKDIR/checkpoints/STEP, or that folder itself."
+            f"There is no complete checkpoint in {path}. Expected a workdir that contains "
+            "checkpoints/STEP, or the folder WORKDIR/checkpoints/STEP itself."
         )
     return path / "checkpoints" / str(step)

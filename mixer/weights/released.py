@@ -1,10 +1,10 @@
-"""The released weights (.npz), in the naming of the model or in an older one.
+"""Reads and writes .npz weights in the released naming; also reads an older naming.
 
-In the older naming `stem` is `embedding`, `MixerBlock_3` is `Mixer/encoderblock_3`,
+In the older naming, `stem` is `embedding`, `MixerBlock_3` is `Mixer/encoderblock_3`,
 `pre_head_layer_norm` is `Mixer/encoder_norm`, and the two dense layers of an MLP are
 `kernel1, bias1, kernel2, bias2` of `token_mixing_phase_N` or `channel_mixing_phase_N`, with
-additional dimensions of size 1. That `N`, and that of `LayerNorm_N`, may be any number: the order
-within the block counts. Blocks keep their number, so that one that is missing is noticed.
+extra dimensions of size 1. The number `N` here and in `LayerNorm_N` is arbitrary; only the order
+within the block matters. Block numbers are kept, so that a missing block is detected.
 
 Source: the loader of the public training code of the paper's authors.
 """
@@ -19,12 +19,12 @@ import numpy as np
 from mixer.weights.architecture import architecture_of, check_shapes, expected_shapes
 from mixer.weights.npz import NpzArchive
 
-# Where training code keeps the parameters in what it saves.
+# Where training code stores the parameters within a checkpoint.
 _PREFIXES = ("params/", "opt/target/", "optimizer/target/", "target/")
 
 _OLDER_MODULES = {"embedding": "stem", "Mixer/encoder_norm": "pre_head_layer_norm", "head": "head"}
 _OLDER_BLOCK = re.compile(r"Mixer/encoderblock_(0|[1-9]\d{0,5})/([a-zA-Z_]+)_(\d{1,6})/(\w+)", re.A)
-_OLDER_PARTS = {  # (name in a block, its place among those of the same name)
+_OLDER_PARTS = {  # (name in a block, index among modules with that name) -> released name
     ("LayerNorm", 0): "LayerNorm_0",
     ("LayerNorm", 1): "LayerNorm_1",
     ("token_mixing_phase", 0): "token_mixing",
@@ -39,7 +39,7 @@ _OLDER_LEAVES = {
 
 
 def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
-    """Returns the parameters in float32 by name, and what the file is.
+    """Returns the float32 parameters by released name, and a description of the file.
 
     Raises:
       ValueError: the file is damaged, or does not hold exactly the parameters of one Mixer.
@@ -66,8 +66,8 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
 
 
 def save(path: pathlib.Path, params: dict[str, np.ndarray]) -> None:
-    """Writes the parameters, by name, in the released naming."""
-    with path.open("wb") as file:  # to a path, NumPy would append its suffix
+    """Writes the parameters, keyed by released name."""
+    with path.open("wb") as file:  # given a path, NumPy would append its suffix
         np.savez(file, allow_pickle=False, **params)
 
 
@@ -77,7 +77,7 @@ def _prefix(names: Iterable[str]) -> str:
 
 
 def _released_names(older: list[str]) -> dict[str, str]:
-    """Returns the name in the file by the released name; an unknown name stands for itself."""
+    """Maps released names to the names in the file; unknown names map to themselves."""
     numbers = collections.defaultdict(set)
     for name in older:
         if match := _OLDER_BLOCK.fullmatch(name):
@@ -103,5 +103,5 @@ def _released_names(older: list[str]) -> dict[str, str]:
 
 
 def _same_but_for_ones(shape: tuple[int, ...], expected: tuple[int, ...] | None) -> bool:
-    # Not by removing all of size 1: a small model has some of its own.
+    # Comparing with all 1s removed from both, as a small model has dimensions of size 1 itself.
     return expected is not None and [d for d in shape if d != 1] == [d for d in expected if d != 1]

@@ -1,11 +1,11 @@
-"""The change of resolution of the paper: a pre-trained Mixer for larger images, exactly.
+"""Adapts a pre-trained Mixer to larger images, as the paper does for fine-tuning.
 
-Token mixing has weights for a number of tokens, so a larger image needs others. The paper cuts it
-into tiles of the pre-trained size and lets each be processed by a copy of the pre-trained MLP:
-the weights become block-diagonal, with a block for each tile. Between the tiles nothing is mixed
-until fine-tuning fills in what is zero at first.
+The token-mixing weights depend on the number of tokens, so a larger image needs new ones. The paper
+splits the image into tiles of the pre-training size and applies a copy of the pre-trained MLP to
+each: the weight matrices become block-diagonal, one block per tile. Tiles do not mix at first;
+fine-tuning learns the off-diagonal blocks, which start at zero.
 
-Dimensions: S tokens and D hidden units of the token-mixing MLP as pre-trained, T tiles.
+Dimensions: S tokens and D hidden units of the pre-trained token-mixing MLP, T tiles.
 """
 
 from typing import Any
@@ -18,23 +18,22 @@ _BLOCK = "MixerBlock_"
 
 
 def resize_resolution(params: dict[str, Any], old_grid: Grid, new_grid: Grid) -> dict[str, Any]:
-    """Returns the parameters for images of `new_grid` tokens, from those for `old_grid`.
+    """Returns the parameters for images of `new_grid` tokens.
 
-    Both grids are (rows, columns); an image of 448 x 448 pixels in patches of 16 has (28, 28).
-    The model that takes the result has `T * tokens_mlp_dim` hidden units in token mixing, where T
-    is the number of tiles; the paper's K x K tiles are `new_grid = K * old_grid`. Tiles, like
-    tokens, are numbered row by row, and the hidden units of a tile lie together.
+    The resized model needs `tokens_mlp_dim` multiplied by the number of tiles T. Within each tile
+    of the large image, its token features are those of the original model on that tile, so its
+    pre-logits are the mean over the tiles. All parameters outside token mixing are shared with
+    `params`, which is not modified.
 
-    On a tile of the large image the token features are those of the original model on that tile,
-    so the pre-logits are the mean over the tiles. Everything but token mixing is shared with
-    `params`, which is not changed.
+    Grids are (rows, columns) of tokens: (28, 28) for 448 x 448 pixels and patches of 16. The
+    paper's K x K tiles are `new_grid = K * old_grid`.
 
     Raises:
-      ValueError: a side of the new grid is no multiple of the old one, or `params` have another
-        number of tokens.
+      ValueError: a side of the new grid is not a multiple of the old one, or `params` are for a
+        different number of tokens.
 
-    Source: Appendix C, "Fine-tuning at higher resolution". The paper orders tokens tile by tile;
-    images come row by row, so that order is folded into the weights.
+    Source: Appendix C, "Fine-tuning at higher resolution". The paper orders tokens tile by tile.
+    Ours are in row-major order over the whole image, so the permutation is folded into the weights.
     """
     tiles = _tile_grid(old_grid, new_grid)
     resized = dict(params)
@@ -44,7 +43,7 @@ def resize_resolution(params: dict[str, Any], old_grid: Grid, new_grid: Grid) ->
         if num_tokens != old_grid[0] * old_grid[1]:
             raise ValueError(
                 f"Expected weights for {old_grid[0]} x {old_grid[1]} tokens; those of {name} are "
-                f"for {num_tokens}."
+                f"for {num_tokens}. Check old_grid."
             )
         resized[name] = {**params[name], "token_mixing": _block_diagonal(mlp, old_grid, tiles)}
     return resized
@@ -55,19 +54,18 @@ def _tile_grid(old_grid: Grid, new_grid: Grid) -> Grid:
     if any(old < 1 or new < 1 or new % old for old, new in sides):
         rows, columns = (", ".join(str(old * k) for k in (1, 2, 3)) for old in old_grid)
         raise ValueError(
-            f"Expected a grid of tokens that is an integer multiple of {old_grid[0]} x "
-            f"{old_grid[1]}; got {new_grid[0]} x {new_grid[1]}. What works: {rows}, ... rows and "
-            f"{columns}, ... columns."
+            f"Expected a token grid that is an integer multiple of {old_grid[0]} x {old_grid[1]}; "
+            f"got {new_grid[0]} x {new_grid[1]}. Use {rows}, ... rows and {columns}, ... columns."
         )
     return new_grid[0] // old_grid[0], new_grid[1] // old_grid[1]
 
 
 def _block_diagonal(mlp: dict[str, Any], grid: Grid, tiles: Grid) -> dict[str, Any]:
-    """Returns the token-mixing MLP with a copy for each tile."""
+    """Returns the token-mixing MLP with one copy of `mlp` per tile."""
     first, second = mlp["Dense_0"], mlp["Dense_1"]
     num_tiles = tiles[0] * tiles[1]
     num_tokens, mlp_dim = first["kernel"].shape  # S, D
-    # The row-major number of each token of each tile, [T, S].
+    # The row-major index of each token of each tile, [T, S].
     numbers = np.arange(num_tiles * num_tokens).reshape(tiles[0], grid[0], tiles[1], grid[1])
     tokens = numbers.transpose(0, 2, 1, 3).reshape(num_tiles, num_tokens)
     units = np.arange(num_tiles * mlp_dim).reshape(num_tiles, mlp_dim)  # [T, D]

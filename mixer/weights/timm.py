@@ -1,7 +1,7 @@
-"""Weights of timm's Mixers (.safetensors): PyTorch's names, outputs before inputs.
+"""Reads and writes the .safetensors weights of timm's Mixers, in PyTorch's names and layout.
 
-The model needs `gelu_approximate=False` for those that were trained in PyTorch, not for those that
-timm has converted from the paper's authors.
+Weights trained in PyTorch need `gelu_approximate=False`; those that timm converted from the paper's
+released weights do not.
 """
 
 import pathlib
@@ -29,8 +29,8 @@ _RELEASED_MODULES = {timm: released for released, timm in _TIMM_MODULES.items()}
 _RELEASED_NAME = re.compile(r"(?:MixerBlock_([0-9]+)/)?(.+)/(kernel|scale|bias)")
 _TIMM_NAME = re.compile(r"(?:blocks\.(0|[1-9][0-9]{0,5})\.)?(.+)\.(weight|bias)")
 
-# By the number of dimensions. timm has [out, in] and [out, in, H, W]; here they are [in, out] and
-# [H, W, in, out].
+# Permutations by number of dimensions: timm stores kernels as [out, in] and [out, in, H, W], flax
+# as [in, out] and [H, W, in, out].
 _TO_RELEASED = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 _TO_TIMM = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 
@@ -38,18 +38,18 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
-    """Returns the parameters in float32 by their released name, and what the file is.
+    """Returns the float32 parameters by released name, and a description of the file.
 
     Raises:
       ValueError: the file is damaged, or does not hold exactly the parameters of one Mixer.
     """
     try:
-        # Compares all offsets, shapes and types with each other and with the size of the file.
+        # Opening validates all offsets, shapes and types against each other and the file size.
         opened = safetensors.safe_open(path, framework="numpy")
     except safetensors.SafetensorError as error:
         raise ValueError(
-            f"Expected a .safetensors file; got something else, or a part of one: {error}. Copy "
-            "or download the file again."
+            f"Expected a .safetensors file; got something else, or an incomplete one: {error}. "
+            "Copy or download the file again."
         ) from error
     with opened as file:
         expected = _check_header(file)
@@ -65,7 +65,7 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
 
 
 def save(path: pathlib.Path, params: dict[str, np.ndarray]) -> None:
-    """Writes the parameters, by their released name, in timm's naming."""
+    """Writes the parameters, keyed by released name, in timm's naming and layout."""
     tensors = {
         _timm_name(name): np.ascontiguousarray(array.transpose(_TO_TIMM[array.ndim]))
         for name, array in params.items()
@@ -74,7 +74,7 @@ def save(path: pathlib.Path, params: dict[str, np.ndarray]) -> None:
 
 
 def _check_header(file: safetensors.safe_open) -> Shapes:
-    """Returns the shapes to expect, in the released naming, if the file has them and floats."""
+    """Checks names, shapes and types; returns the expected shapes by released name."""
     tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     found = {name: tuple(tensor.get_shape()) for name, tensor in tensors.items()}
     released = {
@@ -88,7 +88,7 @@ def _check_header(file: safetensors.safe_open) -> Shapes:
     for name, tensor in tensors.items():
         if tensor.get_dtype() not in _FLOATS:
             raise ValueError(
-                f"Expected tensors of {', '.join(_FLOATS)}; {name} is of {tensor.get_dtype()}. "
+                f"Expected tensors of type {' or '.join(_FLOATS)}; {name} is {tensor.get_dtype()}. "
                 "Save it as float32."
             )
     return expected
@@ -99,7 +99,7 @@ def _permuted(shape: tuple[int, ...], axes: dict[int, tuple[int, ...]]) -> tuple
 
 
 def _released_name(name: str) -> str:
-    """Returns the released name of a tensor of timm's, or `name` if it has none."""
+    """Returns the released name of a timm tensor, or `name` itself if there is none."""
     match = _TIMM_NAME.fullmatch(name)
     if match is None or match[2] not in _RELEASED_MODULES:
         return name
@@ -110,7 +110,7 @@ def _released_name(name: str) -> str:
 
 
 def _timm_name(name: str) -> str:
-    """Returns timm's name of a parameter in the released naming."""
+    """Returns timm's name for a parameter in the released naming."""
     match = _RELEASED_NAME.fullmatch(name)
     assert match is not None, name
     block = "" if match[1] is None else f"blocks.{match[1]}."

@@ -46,7 +46,7 @@ with Checkpoints(folder, keep=9) as checkpoints:
     checkpoints.wait()
     limit(100_000)
     checkpoints.save(2, state_of(2), {})
-    print("failed:", checkpoints.failed_save(wait=True))
+    print("failed:", checkpoints._await_last_save())
     limit(resource.RLIM_INFINITY)
     checkpoints.save(3, state_of(3), {})  # the second try is waited for
     print("complete:", complete_steps(folder))
@@ -109,7 +109,10 @@ def run_two(program: str, folder: pathlib.Path) -> list[str]:
 
 def test_a_save_that_one_process_cannot_write_is_tried_again_by_both(tmp_path):
     for shown in run_two(FAILING, tmp_path):
-        failed, complete, error, *_ = shown[shown.index("failed: ") :].splitlines()
+        failed, complete, error = (
+            re.search(f"^{word}: .*", shown, re.MULTILINE)[0]
+            for word in ("failed", "complete", "error")
+        )
         for line, step in ((failed, 2), (error, 5)):
             assert f"The checkpoint {tmp_path}/{step} could not be written: " in line
             assert "ocdbt.process_1" in line

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,14 +24,11 @@ import pytest
 from ml_collections import ConfigDict
 from test_damage import edit_meta, files_of, largest_data, put, truncate
 
-from mixer import run, train_loop
+from mixer import train_loop
 from mixer.checkpoint import format as checkpoint_format
 from mixer.checkpoint.format import read_checkpoint
 from mixer.checkpoint.save import Checkpoints
-from mixer.config import ConfigReader
-from mixer.reporting import pictures
 from mixer.reporting.metrics import read_metrics
-from mixer.sharding import create_mesh
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 OF_THE_CLOCK = ("images_per_second_per_core", "train_seconds", "core_days")
@@ -45,45 +42,36 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def parts_built_once() -> Iterator[None]:
-    """Lets the runs of this file share what does not depend on checkpoints."""
+def make_config(make_digits_config, parts_built_once) -> Callable[[], ConfigDict]:
+    def make() -> ConfigDict:
+        config = make_digits_config()
+        config.num_epochs = 15 * 64 / 1433
+        config.eval_every = 15
+        config.checkpoint_every = 5
+        config.keep_checkpoints = 3
+        config.model.hidden_dim = 64  # so that most bytes of a checkpoint are those of arrays
+        config.model.channels_mlp_dim = 256
+        return config
 
-    def once(function: Callable) -> Callable:
-        results: list[Any] = []
-
-        def first_result(*args: object, **kwargs: object) -> object:
-            if not results:
-                results.append(function(*args, **kwargs))
-            return results[0]
-
-        return first_result
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_loop, "create_mesh", lambda **sizes: create_mesh(jax.devices()[:1]))
-        for name in ("build_data", "build_training", "_compile"):
-            patch.setattr(train_loop, name, once(getattr(train_loop, name)))
-        patch.setattr(ConfigReader, "check_all_read", lambda cfg: None)
-        for name in ("draw_images", "draw_curves"):
-            patch.setattr(pictures, name, lambda *args: None)
-        yield
+    return make
 
 
 @pytest.fixture
-def config(digits_config, parts_built_once) -> ConfigDict:
-    digits_config.num_epochs = 15 * 64 / 1433
-    digits_config.eval_every = 15
-    digits_config.checkpoint_every = 5
-    digits_config.keep_checkpoints = 3
-    digits_config.model.hidden_dim = 64  # so that most bytes of a checkpoint are those of arrays
-    digits_config.model.channels_mlp_dim = 256
-    return digits_config
+def config(make_config) -> ConfigDict:
+    return make_config()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make_config, tmp_path_factory) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("runs") / "undisturbed"
+    train_loop.train(make_config(), workdir)
+    return workdir
 
 
 @pytest.fixture
-def whole(config, tmp_path) -> pathlib.Path:
-    """The workdir of an undisturbed run."""
-    train_loop.train(config, tmp_path / "whole")
-    return tmp_path / "whole"
+def whole(undisturbed, tmp_path) -> pathlib.Path:
+    """A copy of the workdir of an undisturbed run."""
+    return shutil.copytree(undisturbed, tmp_path / "whole")
 
 
 def interrupted(whole: pathlib.Path, name: str = "interrupted") -> pathlib.Path:
@@ -185,7 +173,7 @@ def test_a_save_that_fails_twice_ends_the_run(config, monkeypatch, tmp_path):
 def test_the_best_step_stays_and_is_named(config, whole, monkeypatch, capsys, tmp_path):
     accuracies = iter((0.5, 0.7, 0.6, 0.7, 0.1, 0.2, 0.3, 0.4))
     evaluate = lambda *args: {"top1": next(accuracies), "loss": 1.0, "count": 364}  # noqa: E731
-    monkeypatch.setattr(run, "evaluate", evaluate)
+    monkeypatch.setattr(train_loop, "evaluate", evaluate)
     config.eval_every, config.checkpoint_every, config.keep_checkpoints = 2, 2, 1
     config.keep_every, config.best_by = 6, "test/top1"
     workdir = tmp_path / "best"

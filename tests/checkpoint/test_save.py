@@ -139,11 +139,12 @@ def test_every_so_many_steps_and_the_best_one_stay(tmp_path, state):
         ) as checkpoints:
             for step in steps:
                 if step in scores:
-                    checkpoints.score(step, scores[step])
+                    checkpoints.record_scores(step, {"minival/top1": scores[step]})
                 checkpoints.save(step, state, {})
             checkpoints.wait()
-            best_step = checkpoints.best_step()
-        return sorted(path.name for path in tmp_path.iterdir() if path.name.isdigit()), best_step
+            best = checkpoints.best_path()
+        kept = sorted(path.name for path in tmp_path.iterdir() if path.name.isdigit())
+        return kept, int(best.name)
 
     assert save(range(1, 3)) == (["2"], 2)
     assert save(range(3, 6)) == (["3", "4", "5"], 3)  # of equals the later one
@@ -153,7 +154,7 @@ def test_every_so_many_steps_and_the_best_one_stay(tmp_path, state):
     saved = read_meta(tmp_path / "11")["scores"]
     assert saved == {"minival/top1": {"8": 0.65, "10": 0.8}}
     with Checkpoints(tmp_path, keep=1, best_by="test/top1", scores=saved) as checkpoints:
-        assert checkpoints.best_step() is None
+        assert checkpoints.best_path() is None
 
 
 def test_what_is_changed_after_the_call_is_not_saved(tmp_path, state, monkeypatch):
@@ -202,7 +203,7 @@ def test_what_cannot_be_deleted_does_not_fail_the_save(tmp_path, state, monkeypa
         with monkeypatch.context() as patch:
             patch.setattr(deleter, "delete_steps", refuse)
             checkpoints.save(2, state, {})
-            assert checkpoints.failed_save(wait=True) == ""
+            checkpoints.wait()
         message = f"Some checkpoints before {tmp_path}/2 could not be deleted: may not delete [1]\n"
         assert capsys.readouterr().out == message
         assert complete_steps(tmp_path) == [1, 2]
@@ -225,8 +226,8 @@ def limit(size):
 def await_failure():
     for _ in range(600):
         time.sleep(0.1)
-        if failure := checkpoints.failed_save():
-            return failure
+        if checkpoints.is_due(0, is_regular=False):
+            return
 
 with Checkpoints(directory, keep=2) as checkpoints:
     checkpoints.save(1, state, {{}})
@@ -234,10 +235,12 @@ with Checkpoints(directory, keep=2) as checkpoints:
     checkpoints.wait()
     limit(100_000)
     checkpoints.save(3, state, {{}})
-    print(await_failure())
-    print(sorted(path.name for path in directory.iterdir()))
+    await_failure()
+    assert not checkpoints.is_saved(3)
+    assert (directory / "3").exists()  # asking deletes nothing
     limit(resource.RLIM_INFINITY)
     checkpoints.save(4, state, {{}})  # the second try is waited for
+    print(sorted(path.name for path in directory.iterdir()))
     assert (directory / "4" / "commit_success.txt").exists()
     limit(100_000)
     checkpoints.save(5, state, {{}})
@@ -245,11 +248,14 @@ with Checkpoints(directory, keep=2) as checkpoints:
     checkpoints.save(6, state, {{}})
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    failure, left = run.stdout.splitlines()
+    assert run.returncode == 1, run.stderr
+    failure, retry, left, second_failure, second_retry = run.stdout.splitlines()
     assert failure.startswith(f"The checkpoint {tmp_path}/3 could not be written: ")
     assert "File too large" in failure
-    assert left == "['1', '2']"  # 1 goes when its successor is complete
-    assert run.returncode == 1
+    assert retry == "Trying once more, with step 4."
+    assert left == "['2', '4']"
+    assert second_failure.startswith(f"The checkpoint {tmp_path}/5 could not be written: ")
+    assert second_retry == "Trying once more, with step 6."
     last = run.stderr[run.stderr.rindex("OSError: ") :]
     assert last.startswith(f"OSError: The checkpoint {tmp_path}/6 could not be written: ")
     assert "Complete checkpoints there: 2, 4. " in last

@@ -32,7 +32,7 @@ def test_the_split_is_stratified_and_loses_nothing(data_dir):
     assert found == expected
 
 
-def test_the_first_and_every_fifth_image_of_a_class_are_for_testing(data_dir):
+def test_the_first_and_then_every_fifth_image_of_a_class_are_test_images(data_dir):
     original, labels = load_digits(return_X_y=True)
     zeros = np.round(original[labels == 0] * 255 / 16).reshape(-1, 8, 8)
     images, test_labels = read_all("test", data_dir)
@@ -40,7 +40,7 @@ def test_the_first_and_every_fifth_image_of_a_class_are_for_testing(data_dir):
     assert found == {image.astype(np.uint8).tobytes() for image in zeros[::5]}
 
 
-def test_processes_that_start_at_once_may_all_write_it(tmp_path, monkeypatch):
+def test_processes_that_start_together_may_all_write_it(tmp_path, monkeypatch):
     generate = Digits._split_generators
 
     def generate_slowly(self, dl_manager):

@@ -18,7 +18,7 @@ def encode(kind: str) -> bytes:
 
 
 def check_in_a_graph(encoded: tf.Tensor) -> tf.Tensor:
-    @tf.function  # traced anew, with the limit of this time
+    @tf.function  # traced again, with the current limit
     def checked(encoded: tf.Tensor) -> tf.Tensor:
         with tf.control_dependencies([check_size(encoded)]):
             return tf.identity(encoded)
@@ -37,7 +37,7 @@ def test_the_size_in_the_header_is_the_limit(kind, check, monkeypatch):
         check(encoded)
 
 
-def test_other_bytes_claim_nothing():
+def test_other_bytes_claim_no_size():
     for content in (b"", b"BM", b"GIF89a", b"text" * 99):
         check_size(tf.constant(content))
 

@@ -34,7 +34,7 @@ def batches_from(data_dir):
     def make(first_step: int, rows: np.ndarray, count: int, seed: int = 0):
         order = ExampleOrder(len(dataset.records), 48, seed)
         train = TrainInput(dataset, order, preprocess, rows=rows, prefetch=2)
-        return list(itertools.islice(train.batches(first_step), count))
+        return list(itertools.islice(train.from_step(first_step), count))
 
     return make
 
@@ -73,7 +73,7 @@ EPOCH_EDGES = (2, 3, 6, 7, 12, 13)
 
 @pytest.fixture(scope="module", params=["digits", "photos with RandAugment, in 8 stripes"])
 def start(request, data_dir, photos):
-    """Returns a function (step, rows) -> the augmented batches of a run from there on."""
+    """Returns a function (step, rows) -> the augmented batches of a run from that step onwards."""
     is_photos = request.param != "digits"
     name, split = (photos, "train") if is_photos else ("digits", "train[:52]")
     dataset = open_dataset(name, split, data_dir)
@@ -88,7 +88,7 @@ def start(request, data_dir, photos):
     order = ExampleOrder(52, len(ROWS), seed=0, num_stripes=8 if is_photos else 1)
 
     def start(step: int, rows: np.ndarray):
-        return TrainInput(dataset, order, preprocess, rows=rows, prefetch=2).batches(step)
+        return TrainInput(dataset, order, preprocess, rows=rows, prefetch=2).from_step(step)
 
     return start
 
@@ -117,7 +117,7 @@ def test_a_batch_is_the_same_on_any_number_of_hosts(start, uninterrupted, hosts)
         assert_same(joined, uninterrupted[step])
 
 
-def test_another_seed_gives_another_batch_and_an_example_is_augmented_anew(batches_from):
+def test_another_seed_gives_another_batch_and_a_repeated_example_another_crop(batches_from):
     rows = np.arange(48)
     first, other = (batches_from(0, rows, 1, seed)[0] for seed in (0, 1))
     assert not np.array_equal(first["labels"], other["labels"])
@@ -143,14 +143,14 @@ def test_evaluation_gives_every_example_once_on_any_number_of_hosts(data_dir, ho
         EvalInput(dataset, WHOLE, batch_size=batch_size, rows=rows, prefetch=1, cache=cache)
         for rows in np.split(np.arange(batch_size), hosts)
     ]
-    parts = [list(part.batches()) for part in inputs]
+    parts = [list(part.one_pass()) for part in inputs]
     assert {len(batches) for batches in parts} == {8}  # 364 = 7 * 48 + 28
     assert {batch["images"].shape[0] for batches in parts for batch in batches} == {48 // hosts}
     labels = np.concatenate(
         [np.concatenate([batches[i]["labels"][:, 0] for batches in parts]) for i in range(8)]
     )
     assert labels.tolist() == in_order + [-1] * 20
-    for batch, again in zip(parts[0], inputs[0].batches(), strict=True):  # from the cache, if any
+    for batch, again in zip(parts[0], inputs[0].one_pass(), strict=True):  # from the cache, if any
         assert_same(batch, again)
 
 
@@ -165,7 +165,7 @@ def test_a_cached_evaluation_reads_once(data_dir, monkeypatch):
             dataset, WHOLE, batch_size=100, rows=np.arange(100), prefetch=1, cache=cache
         )
         for _ in range(2):
-            assert len(list(evaluation.batches())) == 4
+            assert len(list(evaluation.one_pass())) == 4
         assert len(reads) == expected
 
 
@@ -200,13 +200,13 @@ def damaged_input(dataset, rows=None):
 
 def test_a_damaged_image_ends_the_run_with_its_name(damaged_folder):
     with pytest.raises(DamagedExample, match=r"damaged example \d+ \(.*/(03|17|38)\.jpg\): "):
-        list(itertools.islice(damaged_input(damaged_folder).batches(0), 5))
+        list(itertools.islice(damaged_input(damaged_folder).from_step(0), 5))
 
 
-def test_damaged_images_are_replaced_and_counted_on_request_the_same_at_any_start(damaged_folder):
+def test_damaged_images_are_replaced_and_reported_the_same_way_from_any_step(damaged_folder):
     found: dict[int, list[str]] = {}
     train = damaged_input(damaged_folder)
-    whole = list(itertools.islice(train.batches(0, found.__setitem__), 10))
+    whole = list(itertools.islice(train.from_step(0, found.__setitem__), 10))
     assert [batch["images"].shape for batch in whole] == [(8, 8, 8, 3)] * 10
     # Ten steps of 8 are two epochs of 40: each damaged image came twice.
     descriptions = [text for step in found for text in found[step]]
@@ -215,10 +215,10 @@ def test_damaged_images_are_replaced_and_counted_on_request_the_same_at_any_star
     # The replacement is the next example of the dataset, unless that one is damaged too.
     for step in (0, 4, 9):
         again: dict[int, list[str]] = {}
-        assert_same(next(train.batches(step, again.__setitem__)), whole[step])
+        assert_same(next(train.from_step(step, again.__setitem__)), whole[step])
         assert again.get(step) == found.get(step)
     hosts = [damaged_input(damaged_folder, rows) for rows in np.split(np.arange(8), 2)]
-    parts = [list(itertools.islice(host.batches(0, lambda *_: None), 10)) for host in hosts]
+    parts = [list(itertools.islice(host.from_step(0, lambda *_: None), 10)) for host in hosts]
     for step in range(10):
         joined = np.concatenate([part[step]["images"] for part in parts])
         np.testing.assert_array_equal(joined, whole[step]["images"])
@@ -229,17 +229,17 @@ def test_a_damaged_image_ends_an_evaluation_with_its_name(damaged_folder):
         damaged_folder, WHOLE, batch_size=8, rows=np.arange(8), prefetch=1, cache=False
     )
     with pytest.raises(DamagedExample, match=r"/(03|17|38)\.jpg"):
-        list(evaluation.batches())
+        list(evaluation.one_pass())
 
 
-def test_data_that_are_all_damaged_are_given_up(tmp_path):
+def test_a_dataset_of_damaged_images_is_given_up(tmp_path):
     folder = tmp_path / "train" / "class"
     folder.mkdir(parents=True)
     for number in range(40):
         (folder / f"{number}.jpg").write_bytes(b"no image")
     dataset = open_dataset(f"folder:{tmp_path}", "train", "")
     with pytest.raises(DamagedExample, match="100 damaged in a row"):
-        next(damaged_input(dataset).batches(0, lambda *_: None))
+        next(damaged_input(dataset).from_step(0, lambda *_: None))
 
 
 def test_the_first_batch_at_a_distant_step_comes_within_half_a_second(data_dir):
@@ -260,7 +260,7 @@ def batches_of(dataset, first_step):
         randaugment_magnitude=0.0,
     )
     order = ExampleOrder(len(dataset.records), 64, seed=0)
-    return TrainInput(dataset, order, preprocess, rows=np.arange(64), prefetch=1).batches(
+    return TrainInput(dataset, order, preprocess, rows=np.arange(64), prefetch=1).from_step(
         first_step
     )
 
@@ -278,21 +278,21 @@ from mixer.data.preprocess import (inception_crop, make_eval_preprocess, make_tr
 
 dataset = open_dataset("digits", "train", sys.argv[1])
 read = dataset.records.read
-dataset.records.read = lambda indices: (time.sleep(1), read(indices))[1]  # one is under way
+dataset.records.read = lambda indices: (time.sleep(0.3), read(indices))[1]  # a read in progress
 options = {"rows": np.arange(8), "prefetch": 20}
 preprocess = make_train_preprocess(
     size=8, crop=inception_crop(8, area=(0.3, 1.0)), flip=True,
     randaugment_layers=0, randaugment_magnitude=0.0,
 )
 order = ExampleOrder(len(dataset.records), 8, seed=0)
-training = TrainInput(dataset, order, preprocess, **options).batches(0)
+training = TrainInput(dataset, order, preprocess, **options).from_step(0)
 preprocess = make_eval_preprocess(size=8, crop="resize_crop", resize=8)
-evaluation = EvalInput(dataset, preprocess, batch_size=8, cache=False, **options).batches()
+evaluation = EvalInput(dataset, preprocess, batch_size=8, cache=False, **options).one_pass()
 print(next(training)["images"].shape, next(evaluation)["images"].shape)
 """
 
 
-def test_iterators_that_are_still_there_do_not_keep_the_process_from_ending(data_dir):
+def test_open_iterators_do_not_keep_the_process_from_ending(data_dir):
     process = subprocess.Popen(
         [sys.executable, "-c", LEAVES_ITERATORS, data_dir],
         cwd=pathlib.Path(__file__).parent.parent.parent,

@@ -1,4 +1,4 @@
-"""The order: a function of (seed, step), every example once an epoch, of good quality."""
+"""The order: a function of (seed, step), every example once per epoch, shuffled well."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def test_permute_is_a_permutation(size):
 
 
 def epochs(size: int, number: int) -> np.ndarray:
-    """Returns the first epochs of an order of its own, `[number, size]`."""
+    """Returns the first epochs of an order, `[number, size]`."""
     order = ExampleOrder(num_examples=size, batch_size=size, seed=3)
     return np.stack([order.indices(epoch, np.arange(size)) for epoch in range(number)])
 

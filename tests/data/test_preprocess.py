@@ -84,7 +84,7 @@ def test_a_crop_of_a_jpeg_is_the_same_part_as_that_of_a_png(encoded):
         assert np.abs(jpeg - png).mean() < 4  # the loss of the JPEG encoding
 
 
-def test_crops_have_the_areas_and_aspect_ratios_asked_for():
+def test_crops_have_the_requested_areas_and_aspect_ratios():
     # An image whose pixels are their own coordinates shows which part was taken.
     ramp = np.zeros((200, 250, 3), np.uint8)
     ramp[..., 0] = np.arange(200)[:, None]
@@ -140,8 +140,8 @@ def test_randaugment_comes_last(encoded):
 
 
 @pytest.mark.parametrize("area", [(0.5,), (0.0, 1.0), (0.6, 0.5), (0.5, 1.1)])
-def test_areas_that_are_no_range_are_refused(area):
-    with pytest.raises(ValueError, match="0 < least <= most <= 1; got"):
+def test_areas_that_are_not_a_range_are_refused(area):
+    with pytest.raises(ValueError, match="0 < smallest <= largest <= 1; got"):
         inception_crop(16, area=area)
 
 
@@ -150,7 +150,7 @@ def test_negative_randaugment_is_refused():
         train_preprocess(randaugment_layers=-1)
 
 
-def test_random_crops_keep_the_aspect_ratio_and_reach_every_place():
+def test_random_crops_keep_the_aspect_ratio_and_reach_every_position():
     # Coordinates as pixels: 40 x 60 enlarged to 80 x 120, of which any 64 x 64.
     ramp = np.zeros((40, 60, 3), np.uint8)
     ramp[..., 0] = 4 * np.arange(40)[:, None]

@@ -54,7 +54,7 @@ def augmented(image, count, *, num_layers, magnitude, static=True):
 
 
 def smoothed_sum(image):
-    """Returns 13 times the smoothed image, which is whole, [height - 2, width - 2, 3]."""
+    """Returns 13 times the smoothed image, which is integer, [height - 2, width - 2, 3]."""
     height, width, _ = image.shape
     image = image.astype(int)
     shifts = [(row, column) for row in range(3) for column in range(3)]
@@ -76,7 +76,7 @@ def fused_multiply_add():
 
 @pytest.mark.parametrize("mode", ["eager", "static shape", "unknown shape"])
 @pytest.mark.parametrize("name", OPS)
-def test_every_golden_pixel_is_met(golden, name, mode):
+def test_every_golden_pixel_is_reproduced(golden, name, mode):
     keys = [key for key in golden if f"/{name}/" in key]
     assert len(keys) == 2 * 5 * (2 if name in MOVES else 1)
     for key in keys:
@@ -92,21 +92,21 @@ def test_every_golden_pixel_is_met(golden, name, mode):
         if name == "Sharpness" and not fused_multiply_add():
             # The only exception, and only on processors for which TensorFlow picks a convolution
             # without fused multiply-adds (the golden arrays were made with them): a smoothed value
-            # that should be whole may round to one less in either, on 0.6% of the pixels.
+            # that should be an integer may round to one less in either, on 0.6% of the pixels.
             assert not differs[1:-1, 1:-1][smoothed_sum(image) % 13 != 0].any(), key
             assert differs.mean() < 0.01, key
         else:
             assert not differs.any(), f"{key}: {differs.mean():.2%} of the values differ"
 
 
-def test_the_golden_file_is_whole(golden):
+def test_the_golden_file_is_complete(golden):
     assert len(golden) == 211
     assert {key.split("/")[1] for key in golden if key != "images"} == set(OPS)
 
 
 @pytest.mark.parametrize("negate", [False, True])
 @pytest.mark.parametrize("name", MOVES)
-def test_moves_by_table_are_those_of_the_kernel(name, negate):
+def test_moves_by_lookup_equal_those_of_the_kernel(name, negate):
     # With a static shape pixels are looked up, without one TensorFlow's kernel moves them.
     image = np.random.default_rng(0).integers(0, 256, (224, 200, 3)).astype(np.uint8)
     for magnitude in (7.25, 15):
@@ -170,13 +170,13 @@ def test_posterize_keeps_more_bits_at_higher_magnitudes(ramp, magnitude, mask):
         (300, 250, 245),  # 255 + 1.9 * (250 - 255) = 245.5: 351 is clipped
     ],
 )
-def test_contrast_is_about_the_number_of_pixels(size, value, expected):
+def test_contrast_is_relative_to_the_number_of_pixels(size, value, expected):
     image = np.full((size, size, 3), value, np.uint8)
     for shape in ((size, size, 3), (None, None, 3)):
         assert (as_graph("Contrast", 10, shape)(image).numpy() == expected).all()
 
 
-def test_colour_is_about_the_grey_of_tensorflow():
+def test_colour_is_relative_to_the_grey_of_tensorflow():
     image = np.random.default_rng(0).integers(0, 256, (512, 512, 3)).astype(np.uint8)
     grey = tf.image.rgb_to_grayscale(image).numpy().astype(np.float32)
     blended = grey + np.float32(1.5 * 1.8 + 0.1) * (image - grey)
@@ -198,7 +198,7 @@ def test_equalizes_each_channel_by_its_histogram(small, size):
 
 
 @pytest.mark.parametrize("name", ["AutoContrast", "Equalize"])
-def test_a_channel_of_one_value_stays(small, name):
+def test_a_constant_channel_is_unchanged(small, name):
     image = small.copy()
     image[..., 1] = 77
     out = apply_op(image, name, 15).numpy()
@@ -211,14 +211,14 @@ def test_bad_arguments_are_named(small):
         apply_op(small, "Sharpnes", 10)
     with pytest.raises(ValueError, match="magnitude of at least 0; got -1"):
         apply_op(small, "Rotate", -1)
-    with pytest.raises(ValueError, match="Cutout needs cutout_center"):
+    with pytest.raises(ValueError, match="Expected cutout_center"):
         apply_op(small, "Cutout", 10)
     with pytest.raises(ValueError, match="num_layers of at least 0; got -1"):
         randaugment(small, num_layers=-1, magnitude=10, seed=tf.constant([0, 0]))
 
 
 def single_ops(image, magnitude):
-    """Returns the ops without Cutout, with their sign, by the bytes of what they make of it."""
+    """Returns bytes of the result -> op and sign, for every op except Cutout."""
     signed = [(name, negate) for name in OPS for negate in (False, True)[: 1 + (name in MOVES)]]
     return {
         apply_op(image, name, magnitude, negate).numpy().tobytes(): (name, negate)
@@ -247,12 +247,12 @@ def test_ops_signs_and_centres_are_uniform(small):
         assert drawn[name, True] == pytest.approx(100, abs=45), name
     centers = np.array(centers)
     assert (centers.min(), centers.max()) == (0, 23)
-    # 11.5, standard deviation 0.5; rows and columns are drawn apart.
+    # 11.5, standard deviation 0.5; rows and columns are drawn independently.
     np.testing.assert_allclose(centers.mean(axis=0), 11.5, atol=2)
     assert abs(np.corrcoef(centers.T)[0, 1]) < 0.3
 
 
-def test_layers_are_drawn_apart_and_applied_in_turn(small):
+def test_layers_are_drawn_independently_and_applied_in_turn(small):
     known = {
         pixels: (first, second)
         for once, (first, _) in single_ops(small, 1).items()

@@ -40,3 +40,22 @@ def test_counts_by_hand():
     # The softmax is 1/2 for the predicted class, 1/6 for the others. Targets are sums over sets.
     per_kind = [np.log(2), np.log(6), np.log(2) + np.log(6)]
     assert result["loss"] == pytest.approx((2 * sum(per_kind) + np.log(2)) / 7, rel=1e-6)
+
+
+def test_two_batches_are_computed_ahead_of_the_sums_that_are_fetched(monkeypatch):
+    begun, ahead = [], []
+    fetch = jax.device_get
+
+    def fetched(sums):
+        ahead.append(len(begun) - len(ahead) - 1)
+        return fetch(sums)
+
+    def eval_step(params, batch):
+        begun.append(batch)
+        return {"correct": jnp.int32(1), "loss": jnp.float32(0.5), "count": jnp.int32(2)}
+
+    monkeypatch.setattr(jax, "device_get", fetched)
+    batches = [batch([0] * 8, [[0]] * 8)] * 5
+    result = evaluate(eval_step, {}, iter(batches), batch_sharding(create_mesh()))
+    assert result == {"top1": 0.5, "loss": 0.25, "count": 10}
+    assert ahead == [2, 2, 2, 1, 0]

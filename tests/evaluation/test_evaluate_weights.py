@@ -109,10 +109,10 @@ def test_a_probe_of_weights_that_know_other_classes_or_none(colour_folder, colou
 @pytest.mark.parametrize(
     ("num_classes", "changes", "message"),
     [
-        (21_843, {}, "Expected weights for 3 classes, .* got 21,843 classes. Fine-tune .*few_shot"),
-        (0, {}, "Expected weights with a head of 3 classes, .* no head. Train one, .*few_shot"),
+        (21_843, {}, "a head for the 3 classes of .*; got 21,843 classes. Fine-tune .*few_shot"),
+        (0, {}, "a head for the 3 classes of .*; got no head. Fine-tune .*few_shot"),
         (3, {"crops": ("centre",)}, "Unknown evaluation crop 'centre'"),
-        (3, {"crops": ()}, "Expected a crop"),
+        (3, {"crops": ()}, "Expected at least one crop"),
         (3, {"resize": 4}, "eval_resize to be at least image_size=8; got 4"),
         (3, {"batch_size": 12}, "divisible by the 8 devices; got 12"),
         (3, {"split": "validation"}, "there is no such folder .* holds: test, train"),
@@ -134,8 +134,8 @@ def test_a_probe_with_too_many_shots_or_none_says_so_before_the_test_images_are_
     images = images_of(colour_folder)
     for shots, message in (
         ([1, 5], "2 of class 0, 2 of class 1"),
-        ([0], "at least 1"),
-        ([], "at least 1"),
+        ([0], "at least 1 shot"),
+        ([], "at least 1 shot"),
     ):
         with pytest.raises(ValueError, match=message) as raised:
             next(evaluate_few_shot(colour_model(3), images, train_split="train", shots=shots))

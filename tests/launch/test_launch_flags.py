@@ -63,4 +63,4 @@ def test_uncommitted_changes_are_mentioned(cloud, clone):
     finally:
         (clone / "new").unlink()
     assert result.returncode == 0
-    assert "uncommitted changes do not go to the slice" in result.stderr
+    assert "uncommitted changes are not copied to the slice" in result.stderr

@@ -7,9 +7,9 @@ import pytest
 from fake_cloud import FLAGS, OVERRIDES, PLACE, PROGRAM, SSH
 
 SETUP = (
-    "--command=mkdir -p mixer/.run; flock -n mixer/.run/lock true || { echo 'Error: a program runs "
-    "here; end it: launch_tpu.sh stop' >&2; exit 1; }; find mixer -mindepth 1 -maxdepth 1 ! -name "
-    ".venv ! -name .run -exec rm -rf {} + && tar -xzf mixer.tar.gz -C mixer && "
+    "--command=mkdir -p mixer/.run; flock -n mixer/.run/lock true || { echo 'Error: a program is "
+    "running; stop it: launch_tpu.sh stop' >&2; exit 1; }; find mixer -mindepth 1 -maxdepth 1 ! "
+    "-name .venv ! -name .run -exec rm -rf {} + && tar -xzf mixer.tar.gz -C mixer && "
     "bash mixer/scripts/tpu_worker.sh setup"
 )
 

@@ -75,7 +75,10 @@ def test_a_failing_program_is_reported_and_not_repeated(cloud):
 
     result = cloud.launch("run", *FLAGS, *PROGRAM, "--keep")
     assert result.returncode == 3
-    assert "The slice costs until it is deleted: bash scripts/launch_tpu.sh delete" in result.stdout
+    assert (
+        "The slice is billed until it is deleted: bash scripts/launch_tpu.sh delete"
+        in result.stdout
+    )
     assert "tpu-vm delete" not in cloud.verbs()
     assert cloud.launch("follow", *FLAGS[:2]).returncode == 3
 
@@ -120,7 +123,7 @@ def test_a_failed_setup_is_reported_and_the_slice_kept(cloud):
     assert result.returncode == 1
     assert "Is a package index reachable" in result.stderr
     assert "setup or start failed" in result.stderr
-    assert "The slice costs until it is deleted" in result.stderr
+    assert "The slice is billed until it is deleted" in result.stderr
     assert cloud.verbs() == ["tpu-vm create", "state", "tpu-vm scp", "setup"]
 
 
@@ -172,7 +175,7 @@ def test_ctrl_c_leaves_the_run_which_can_be_taken_up(cloud):
     assert result.stdout.endswith(" running\n")
     result = cloud.launch("setup", *FLAGS[:2])
     assert result.returncode == 1
-    assert "a program runs here" in result.stderr
+    assert "a program is running" in result.stderr
     result = cloud.launch("start", *FLAGS, *PROGRAM, "--", "--config.seed=1")
     assert result.returncode == 1
     assert "expected no other run" in result.stderr

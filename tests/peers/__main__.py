@@ -1,11 +1,11 @@
-"""Measures our Mixer beside timm's and one in plain flax: images/s, in turns in one run.
+"""Compares the throughput of our Mixer with timm's and with a plain flax implementation.
 
 python -m tests.peers --variant=S/16 --mode=train --batch_size=32 --dtype=float32
 
-The same size, batch size and precision for all, on one device, CPU or GPU: forward pass, sigmoid
-loss, backward pass, clipping to global norm 1 and Adam, or the forward pass alone; no dropout, no
-stochastic depth, no mixup, nothing is loaded. Peers that are not installed are skipped (timm needs
-pip install torch timm).
+All implementations run the same size, batch size and precision on one CPU or GPU, in alternation.
+--mode=train times the forward pass, sigmoid loss, backward pass, clipping to global norm 1 and
+Adam, on random images and without regularisation; --mode=infer times the forward pass alone. Peers
+that are not installed are skipped (for timm: pip install torch timm).
 """
 
 import json
@@ -14,17 +14,21 @@ from typing import Any
 
 from absl import app, flags, logging
 
-# By default JAX takes most of a GPU's memory at its start, and PyTorch would find none.
+# By default JAX preallocates most of a GPU's memory and would leave too little for PyTorch.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-_VARIANT = flags.DEFINE_string("variant", "S/16", "Size of the Mixer, as Table 1 names it.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "What to measure.")
+_VARIANT = flags.DEFINE_string("variant", "S/16", "Mixer size, as in Table 1 of the paper.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "Training step or inference.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images per batch.", 1)
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of the images, in pixels.", 1)
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of activations.")
-_PEERS = flags.DEFINE_list("peers", ["plain_flax", "timm", "timm_compiled"], "Beside whom.")
-_SECONDS = flags.DEFINE_float("seconds", 4.0, "Length of a window, at least one call.")
-_WINDOWS = flags.DEFINE_integer("windows", 5, "Pairs of windows for each peer.", 1)
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Image side in pixels.", 1)
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Activation dtype.")
+_PEERS = flags.DEFINE_list(
+    "peers", ["plain_flax", "timm", "timm_compiled"], "Implementations to compare against."
+)
+_SECONDS = flags.DEFINE_float(
+    "seconds", 4.0, "Approximate length of a timing window; it has at least one call."
+)
+_WINDOWS = flags.DEFINE_integer("windows", 5, "Pairs of timing windows per peer.", 1)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
 
@@ -55,10 +59,10 @@ def main(argv: list[str]) -> None:
         f"{report['variant']}, {report['mode']}, batch {report['batch_size']}, {report['dtype']}, "
         f"{report['image_size']} x {report['image_size']}, on {report['device']}, "
         f"{', '.join(f'{name} {report[name]}' for name in packages)}\n"
-        f"host: {report['host_cpus']} CPUs, load {report['host_load']:.1f} before (0: idle)\n"
-        f"images/s and ours / peer pair by pair: median (min to max) of {_WINDOWS.value} pairs\n"
+        f"host: {report['host_cpus']} CPUs, load average {report['host_load']:.1f} before the run\n"
+        f"images/s and their ratio: median (min to max) of {_WINDOWS.value} pairs of windows\n"
     )
-    print(f"{'peer':14}{'ours':>26}{'peer':>26}{'ours / peer':>26}  compiled s")
+    print(f"{'peer':14}{'ours':>26}{'peer':>26}{'ours / peer':>26}   compile s")
     for row in report["peers"]:
         cells = [_cell(row[key]) for key in ("ours_images_per_s", "images_per_s", "ratio")]
         print(f"{row['peer']:14}{''.join(cells)}  {row['compile_s']:10.1f}")

@@ -1,4 +1,4 @@
-"""Our model beside other implementations, in turns in one run, so that a slow minute hits both."""
+"""Compares our model with other implementations, alternating so that noise affects both alike."""
 
 import functools
 import importlib.metadata
@@ -37,13 +37,24 @@ def measure_peers(
     seconds: float,
     windows: int,
 ) -> dict[str, Any]:
-    """Returns what `compare` does, of our Mixer and the named `PEERS`, and what it was measured on.
+    """Compares our Mixer with the named peers on one device; see `compare` for the result.
 
-    All of them train or infer the same size on one device, with the same batch size and `dtype`,
-    each in a process as its users would have it: ours keeps freed memory, as our programs do.
+    Each implementation runs in its own process, set up as its users would: ours keeps freed memory,
+    as our programs do. The result also describes the workload, the device and package versions.
+
+    Args:
+      variant: a row of Table 1, such as "B/16".
+      peers: keys of `PEERS`.
+      mode: "train" or "infer".
+      batch_size: images per batch.
+      image_size: side in pixels.
+      dtype: of the activations, "float32" or "bfloat16".
+      seconds: length of a window.
+      windows: pairs of windows per peer.
 
     Raises:
-      ValueError: unknown variant or peer, images that do not split into patches, or no peer runs.
+      ValueError: the variant or a peer is unknown, `image_size` is not a multiple of the patch
+        size, or no peer runs here.
     """
     if variant not in VARIANTS:
         raise unknown_name("variant of mixer", variant, VARIANTS)
@@ -73,17 +84,22 @@ def measure_peers(
 def ours(
     size: dict[str, Any], *, mode: str, batch_size: int, image_size: int, dtype: str
 ) -> Workload:
-    """Returns our training step or inference of a size of `VARIANTS` on one device.
+    """Returns our training step or inference on one device; `size` is a value of `VARIANTS`.
 
-    Mixup, stochastic depth and weight decay are off, which the peers do not do. What they are
-    spared is not: bytes to floats, numbers to class vectors, the gradient's norm for the log.
+    Mixup, stochastic depth and weight decay are off, as for the peers. Unlike theirs, our step also
+    normalises uint8 images, expands the labels to one-hot, and computes the gradient norm to log.
     """
     model = build_model("mixer", num_classes=workloads.NUM_CLASSES, dtype=dtype, **size)
     mesh = create_mesh(jax.devices()[:1])
     if mode == "infer":
         return workloads.inference(model, batch_size=batch_size, image_size=image_size, mesh=mesh)
     return workloads.training(
-        model, batch_size=batch_size, image_size=image_size, mesh=mesh, **workloads.PLAIN_STEP
+        model,
+        batch_size=batch_size,
+        image_size=image_size,
+        mesh=mesh,
+        mixup_alpha=0.0,
+        weight_decay=0.0,
     )
 
 
@@ -95,13 +111,14 @@ def compare(
     seconds: float,
     windows: int,
 ) -> dict[str, Any]:
-    """Returns an entry for each peer: images/s, ours beside it, and the ratio, each with spread.
+    """Times our workload and those of the peers in alternation; returns a JSON-compatible dict.
 
-    A window of ours comes before each window of a peer; `ratio` is ours / peer, pair by pair.
-    `skipped` tells why a peer has no entry: it is not installed, or does not run here.
+    Each window of a peer is preceded by one of ours. `peers` has one row per peer, with the median,
+    min and max of its `images_per_s`, of `ours_images_per_s`, and of their `ratio`, ours / peer,
+    taken pair by pair. `skipped` maps each peer that is not installed or fails to the reason.
 
     Raises:
-      ValueError: all peers are skipped.
+      ValueError: all peers were skipped.
     """
     running, skipped = {}, {}
     our_work = ours()
@@ -114,7 +131,7 @@ def compare(
             first_line = str(error).strip().partition("\n")[0]
             skipped[name] = f"{type(error).__name__}: {first_line}"
     if not running:
-        raise ValueError(f"No peer runs here: {skipped}. Install one, or name another.")
+        raise ValueError(f"No peer runs here: {skipped}. Install one, or choose another.")
     pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in running}
     for _ in range(windows):
         for name, (work, calls) in running.items():
@@ -133,7 +150,7 @@ def compare(
 
 
 def _pace(work: Workload, calls: int) -> float:
-    work.run(1)  # not counted: the other had the machine, its caches and its memory
+    work.run(1)  # not timed: the other process has displaced the caches
     return time_calls(work, calls)
 
 

@@ -1,7 +1,4 @@
-"""Workloads in processes of their own, as their users would run them.
-
-In one process they would share what one of them sets for itself: the allocator, pools of threads.
-"""
+"""Runs a workload in its own process, so that its allocator and thread pools are not shared."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -9,19 +6,20 @@ from multiprocessing.connection import Connection
 
 from mixer.benchmark.timing import Workload
 
-_SPAWN = multiprocessing.get_context("spawn")  # a fork would inherit JAX's state, not its threads
+_SPAWN = multiprocessing.get_context("spawn")  # a fork would inherit JAX without its threads
 
 
 def in_own_process(
     build: Callable[[], Workload], prepare: Callable[[], None] | None = None
 ) -> Workload:
-    """Returns what `build()` makes, in a process that lives as long as this one.
+    """Returns the workload that `build()` makes, running in a daemon process.
 
-    Both are functions of modules, or partial ones; `prepare` is called before anything else.
+    Both arguments must be picklable, i.e. module-level functions or partials of them; `prepare` is
+    called first.
 
     Raises:
-      ImportError: it needs what is not installed.
-      RuntimeError: it could not be built for another reason, or the process ended.
+      ImportError: `build` needs a package that is not installed.
+      RuntimeError: `build` failed for another reason, or the process died.
     """
     here, there = _SPAWN.Pipe()
     process = _SPAWN.Process(target=_serve, args=(there, build, prepare), daemon=True)
@@ -40,7 +38,7 @@ def _answer(connection: Connection) -> tuple[float, int | None]:
     try:
         answer = connection.recv()
     except EOFError:
-        raise RuntimeError("its process ended, out of memory perhaps") from None
+        raise RuntimeError("its process died, possibly out of memory") from None
     if isinstance(answer, Exception):
         raise answer
     return answer
@@ -57,9 +55,9 @@ def _serve(
         while True:
             work.run(connection.recv())
             connection.send((0.0, None))
-    except EOFError:  # the other side has ended
+    except EOFError:  # the parent has exited
         pass
     except ImportError as error:
         connection.send(ImportError(str(error)))
-    except Exception as error:  # not itself: it may hold what cannot be sent
+    except Exception as error:  # converted, as it may not be picklable
         connection.send(RuntimeError(f"{type(error).__name__}: {error}"))

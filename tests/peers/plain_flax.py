@@ -1,7 +1,6 @@
-"""A peer: the architecture of Appendix E and its training step, written as plainly as flax allows.
+"""Peer: the architecture of Appendix E and a training step in plain flax, not tuned for speed.
 
-What one would write without thinking of speed: `nn.Dense`, `nn.LayerNorm`, optax's Adam, nothing
-else. The parameter tree is that of `mixer.models.mixer`, so that a test can compare the two.
+The parameter tree is that of `mixer.models.mixer`, so that a test can compare the two.
 """
 
 from typing import Any
@@ -29,7 +28,7 @@ class MlpBlock(nn.Module):
 
 
 class MixerBlock(nn.Module):
-    """Token mixing, then channel mixing, of `[batch, tokens, channels]`."""
+    """Token mixing followed by channel mixing, on `[batch, tokens, channels]`."""
 
     tokens_mlp_dim: int
     channels_mlp_dim: int
@@ -45,7 +44,7 @@ class MixerBlock(nn.Module):
 
 
 class PlainMixer(nn.Module):
-    """Images `[batch, height, width, 3]` to logits `[batch, num_classes]`."""
+    """Maps images `[batch, height, width, 3]` to logits `[batch, num_classes]`."""
 
     num_classes: int
     num_blocks: int
@@ -71,7 +70,7 @@ class PlainMixer(nn.Module):
 def plain_flax(
     size: dict[str, Any], *, mode: str, batch_size: int, image_size: int, dtype: str
 ) -> Workload:
-    """Returns training or inference of a size of `VARIANTS` on float images on one device."""
+    """Returns training or inference on random float images; `size` is a value of `VARIANTS`."""
     model = PlainMixer(num_classes=NUM_CLASSES, dtype=dtype, **size)
     images = jax.random.normal(jax.random.key(0), (batch_size, image_size, image_size, 3))
     labels = jax.random.randint(jax.random.key(1), (batch_size,), 0, NUM_CLASSES)

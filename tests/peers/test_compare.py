@@ -1,4 +1,4 @@
-"""The pairing with given timings; the peers compute what our model computes."""
+"""Windows are paired as documented, and the peers compute the same function as our model."""
 
 import importlib.util
 import sys
@@ -45,7 +45,7 @@ def test_windows_alternate_and_ratios_are_of_pairs(monkeypatch):
     )
     assert order == ["ours", "a", "ours", "b"] * 2
     first, second = report["peers"]
-    # 8 / 4 and 4 / 8 calls a second beside a; four images a call
+    # Calls per second of ours and of a: 8 and 4, then 4 and 8; four images per call.
     assert first["ratio"] == {"median": 1.25, "min": 0.5, "max": 2.0}
     assert first["ours_images_per_s"] == {"median": 24.0, "min": 16.0, "max": 32.0}
     assert first["images_per_s"] == {"median": 24.0, "min": 16.0, "max": 32.0}
@@ -54,7 +54,9 @@ def test_windows_alternate_and_ratios_are_of_pairs(monkeypatch):
 
 
 def test_a_peer_that_is_missing_or_fails_is_skipped(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)  # its import fails, installed or not
+    monkeypatch.setitem(
+        sys.modules, "torch", None
+    )  # makes its import fail, even if it is installed
     monkeypatch.setattr(peers, "warm_up", lambda work, seconds: 1)
     monkeypatch.setattr(peers, "time_calls", lambda work, calls: 5.0)
 
@@ -86,7 +88,9 @@ def test_plain_flax_is_the_same_function(tiny_mixer):
     np.testing.assert_allclose(jax.jit(plain.apply)({"params": params}, images), ours, atol=1e-6)
 
 
-def test_training_beside_plain_flax(monkeypatch):  # inference: tests/test_scripts.py
+def test_training_is_compared_with_plain_flax(  # inference: tests/test_scripts.py
+    monkeypatch, quick_compilation
+):
     monkeypatch.setitem(VARIANTS, "tiny", SIZE | {"num_blocks": 1})
     report = peers.measure_peers(
         "tiny", peers=["plain_flax"], mode="train", seconds=0.01, windows=2, **WORK
@@ -113,9 +117,9 @@ def test_what_cannot_be_measured_is_refused(change, message):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
-@pytest.mark.filterwarnings("ignore")  # those of PyTorch and timm
+@pytest.mark.filterwarnings("ignore")  # from PyTorch and timm
 @pytest.mark.parametrize("mode", ["train", "infer"])
-def test_timm_runs_with_as_many_parameters(monkeypatch, mode):
+def test_timm_runs_with_the_same_number_of_parameters(monkeypatch, mode):
     import torch
 
     counts, adam = [], torch.optim.Adam

@@ -1,4 +1,4 @@
-"""A workload in a process of its own: it works there, and what fails there is told here."""
+"""A workload runs in its own process, and its failures are reported here."""
 
 import functools
 import os
@@ -27,7 +27,7 @@ def needs_a_package() -> Workload:
 
 
 def fails() -> Workload:
-    raise KeyError("told")
+    raise KeyError("reported")
 
 
 def ends() -> Workload:
@@ -49,10 +49,10 @@ def test_the_work_is_done_in_another_process(tmp_path):
     ("build", "error", "message"),
     [
         (needs_a_package, ImportError, "No module named 'timm'"),
-        (fails, RuntimeError, "KeyError: 'told'"),
-        (ends, RuntimeError, "its process ended"),
+        (fails, RuntimeError, "KeyError: 'reported'"),
+        (ends, RuntimeError, "its process died"),
     ],
 )
-def test_what_fails_there_is_told(build, error, message):
+def test_failures_are_reported(build, error, message):
     with pytest.raises(error, match=message):
         in_own_process(build)

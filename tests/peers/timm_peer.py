@@ -1,4 +1,4 @@
-"""A peer: timm's Mixer in PyTorch, eager or compiled, on the kind of device that JAX uses."""
+"""Peer: timm's Mixer in PyTorch, eager or compiled, on the same kind of device as JAX."""
 
 import time
 from typing import Any
@@ -8,7 +8,7 @@ import jax
 from mixer.benchmark.timing import Workload
 from mixer.benchmark.workloads import NUM_CLASSES
 
-_KEPT: list[Any] = []  # PyTorch forgets operators that nothing refers to
+_KEPT: list[Any] = []  # PyTorch unregisters operators whose library is garbage-collected
 
 
 def timm(
@@ -20,15 +20,15 @@ def timm(
     dtype: str,
     compiled: bool,
 ) -> Workload:
-    """Returns training or inference of a size of `VARIANTS` on float images on one device.
+    """Returns training or inference on random float images; `size` is a value of `VARIANTS`.
 
-    In bfloat16 the training runs under autocast, with float32 parameters and optimizer state like
-    ours; inference has the whole model in bfloat16, which is faster. float32 products on a GPU may
-    use TF32, as JAX's do by default. Adam is PyTorch's fused one.
+    With bfloat16, training uses autocast, keeping parameters and optimizer state in float32 like
+    ours, and inference casts the whole model to bfloat16, which is faster. On a GPU, float32
+    matmuls may use TF32, as in JAX by default. The optimizer is PyTorch's fused Adam.
 
     Raises:
       ImportError: timm or PyTorch is not installed.
-      RuntimeError: PyTorch has no support for the device, or cannot compile on this machine.
+      RuntimeError: PyTorch does not support the device, or cannot compile on this machine.
     """
     torch, timm_mixer = _import()
     device = {"cpu": "cpu", "gpu": "cuda"}.get(jax.default_backend())
@@ -85,7 +85,8 @@ def _import() -> tuple[Any, Any]:
     try:
         import torchvision  # noqa: F401, timm needs it
     except RuntimeError:
-        # Built for another PyTorch, its operators do not load; its import looks up this one.
+        # A torchvision built for another PyTorch fails to load its operators. Its import only
+        # requires this one, so define it.
         operators = torch.library.Library("torchvision", "DEF")
         operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _KEPT.append(operators)

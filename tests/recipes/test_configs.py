@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mixer.build import build_data, build_training
+from mixer.build import build_data, build_options
 from mixer.config import ConfigReader, to_plain
 from mixer.data.table import DATASETS, num_examples
 from mixer.reporting.metrics import read_metrics
 from mixer.sharding import create_mesh
-from mixer.train_loop import train
+from mixer.train_loop import create_training, train
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -38,7 +38,8 @@ def get_config(name: str, size: str | None = None) -> ConfigDict:
 def trace_step(config: ConfigDict, mesh: jax.sharding.Mesh, num_classes: int, num_images: int):
     """Traces a step on abstract data; returns what was built and the reader of the config."""
     cfg = ConfigReader(config)
-    training = build_training(cfg, mesh, num_classes=num_classes, num_examples=num_images)
+    options = build_options(cfg, num_classes=num_classes, num_examples=num_images)
+    training = create_training(options, mesh)
     batch_size, size = config.batch_size, config.image_size
     batch = {
         "images": jax.ShapeDtypeStruct((batch_size, size, size, 3), np.uint8),
@@ -47,7 +48,7 @@ def trace_step(config: ConfigDict, mesh: jax.sharding.Mesh, num_classes: int, nu
     state, metrics = jax.eval_shape(training.train_step, training.abstract_state, batch)
     assert jax.tree.structure(state) == jax.tree.structure(training.abstract_state)
     assert {name: value.shape for name, value in metrics.items()} == {"loss": (), "grad_norm": ()}
-    return training, cfg
+    return options, training, cfg
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -91,8 +92,8 @@ def test_the_parts_of_the_digits_fit_together(data_dir):
     config = get_config("digits")
     config.data_dir = data_dir
     data = build_data(ConfigReader(config), np.arange(config.batch_size))
-    training, _ = trace_step(config, create_mesh(), data.num_classes, data.num_examples)
-    assert training.total_steps == 1343
+    options, _, _ = trace_step(config, create_mesh(), data.num_classes, data.num_examples)
+    assert options.total_steps == 1343
     assert next(data.train_batches(0))["images"].shape == (64, 16, 16, 3)
 
 
@@ -131,8 +132,8 @@ def test_every_size_is_traced_without_data(name, size, steps, millions):
     images = num_examples(config.dataset, config.train_split, config.train_fraction)
     num_classes = DATASETS[config.dataset].num_classes
     config.mesh = {"data": -1, "fsdp": 1}
-    training, _ = trace_step(config, create_mesh(), num_classes, images)
-    assert training.total_steps == steps
+    options, training, _ = trace_step(config, create_mesh(), num_classes, images)
+    assert options.total_steps == steps
     assert f"{steps:,}" in MODULES[name].__doc__
     counts = [math.prod(leaf.shape) for leaf in jax.tree.leaves(training.abstract_state.params)]
     assert round(sum(counts) / 1e6, 1) == millions
@@ -147,6 +148,7 @@ def test_every_size_is_traced_without_data(name, size, steps, millions):
         ("pretrain_jft300m", 18_291 * math.log1p(math.exp(-10)) + 10),
     ],
 )
+@pytest.mark.usefixtures("quick_compilation", "no_pictures")
 def test_a_shrunken_copy_trains(name, first_loss, tmp_path, write_mock_dataset):
     config = get_config(name)
     write_mock_dataset(config.dataset, str(tmp_path), "array_record", 64)

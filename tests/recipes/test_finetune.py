@@ -11,6 +11,7 @@ from mixer.data.table import DATASETS
 from mixer.models.mixer import VARIANTS
 from mixer.paper.reference import FINETUNING
 from mixer.reporting.metrics import read_metrics
+from mixer.sweep.grid import combinations_of
 from mixer.train_loop import train
 from mixer.weights.catalogue import CATALOGUE
 
@@ -32,7 +33,7 @@ def test_every_key_of_the_paper_has_its_number(name, options):
     assert (config.loss, config.model.head_bias_init) == ("softmax", 0.0)
     assert (config.eval_crop, config.eval_resize / config.image_size) == ("resize_crop", 256 / 224)
     grid = [{"optimizer.learning_rate": rate} for rate in FINETUNING.learning_rate_grid[name]]
-    assert finetune.sweep() == grid
+    assert combinations_of(finetune.SWEEP) == grid
     assert {"optimizer.learning_rate": config.optimizer.learning_rate} in grid
     assert {config.eval_splits.test} <= {*DATASETS[config.dataset].splits}
 
@@ -74,12 +75,19 @@ def test_what_there_is_no_recipe_for_is_refused(what, message):
         finetune.get_config(what)
 
 
+@pytest.fixture(scope="module")
+def mock_images(tmp_path_factory, write_mock_dataset) -> str:
+    """A folder with 40 images of 32 pixels in the place of CIFAR-10."""
+    folder = str(tmp_path_factory.mktemp("tensorflow_datasets"))
+    write_mock_dataset("cifar10", folder, "array_record", 40)
+    return folder
+
+
 @pytest.fixture
-def small_config(tmp_path, write_mock_dataset) -> ConfigDict:
+def small_config(mock_images, quick_compilation, no_pictures) -> ConfigDict:
     """The recipe for CIFAR-10 on 40 mock images of 32 pixels, with weights for 16 pixels."""
-    write_mock_dataset("cifar10", str(tmp_path / "data"), "array_record", 40)
     config = finetune.get_config("B/16,cifar10")
-    config.data_dir = str(tmp_path / "data")
+    config.data_dir = mock_images
     config.eval_splits = ConfigDict({"minival": "train[98%:]"})
     config.init_from = str(GOLDEN / "mixer_tiny.npz")
     config.model.update(patch_size=4, num_blocks=3, hidden_dim=24, channels_mlp_dim=40)

@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 
 from configs import pretrain_imagenet, pretrain_imagenet21k, pretrain_jft300m
 from mixer.paper import reference
+from mixer.sweep.grid import combinations_of
 
 RECIPES = {
     "imagenet": pretrain_imagenet,
@@ -109,7 +110,7 @@ def test_all_rows_of_table_3_are_covered_and_quoted():
 def test_the_sweep_is_that_of_appendix_b(pretrain):
     module = RECIPES[pretrain]
     assert {SWEEP_NAMES[key]: values for key, values in module.SWEEP.items()} == reference.SWEEPS
-    grid = module.sweep()
+    grid = combinations_of(module.SWEEP)
     assert len({tuple(point.items()) for point in grid}) == len(grid) == 256
 
 
@@ -117,7 +118,7 @@ def test_the_sweep_is_that_of_appendix_b(pretrain):
 def test_the_recipe_is_one_point_of_the_sweep(pretrain, size):
     config = RECIPES[pretrain].get_config(size)
     chosen = {key: read(config, key) for key in SWEEP_NAMES}
-    grid = RECIPES[pretrain].sweep()
+    grid = combinations_of(RECIPES[pretrain].SWEEP)
     assert grid.count(chosen) == 1
     for point in grid:  # every one is accepted, with the types of the config
         config.update_from_flattened_dict(point)

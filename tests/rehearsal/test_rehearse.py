@@ -40,7 +40,7 @@ def test_configs_that_cannot_work_are_refused_before_compiling(monkeypatch, key,
     config = digits.get_config()
     config[key] = value
     with pytest.raises(ValueError, match=message):
-        rehearse.rehearse_training(config, "v3-8")
+        rehearsal.rehearse_training(config, "v3-8")
 
 
 def rehearse(*arguments: str) -> list[dict]:

@@ -32,11 +32,11 @@ def test_larger_slices_double():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("v3-33", r"v3-N with N of 8, 16, .*got 'v3-33'. Nearest: v3-32"),
+        ("v3-33", r"v3-N with N one of 8, 16, .*got 'v3-33'. Nearest: v3-32"),
         ("v3-4", r"Nearest: v3-8"),
         ("v5e-1", r"Nearest: v5e-4"),
         ("v3-4096", r"Nearest: v3-2048"),
-        ("v9-8", r"such as v3-32, of v2, v3, v4, v5e, v5p, v6e; got 'v9-8'"),
+        ("v9-8", r"such as v3-32, with a generation from v2, v3, v4, v5e, v5p, v6e; got 'v9-8'"),
         ("v3", r"such as v3-32"),
     ],
 )

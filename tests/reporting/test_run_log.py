@@ -12,7 +12,7 @@ import pytest
 from mixer.flops import CHIPS, Chip
 from mixer.reporting import progress
 from mixer.reporting.metrics import read_metrics
-from mixer.reporting.run_log import TrainLog
+from mixer.reporting.run_log import RunLog
 
 DAY = 86400
 
@@ -31,8 +31,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def open_log(workdir, first_step: int, saved: dict[str, Any]) -> TrainLog:
-    return TrainLog(
+def open_log(workdir, first_step: int, saved: dict[str, Any]) -> RunLog:
+    return RunLog(
         workdir,
         started=time.monotonic() - 20,
         config={},
@@ -46,7 +46,7 @@ def open_log(workdir, first_step: int, saved: dict[str, Any]) -> TrainLog:
     )
 
 
-def train(log: TrainLog, clock: Clock, step: int, seconds: float) -> dict[str, Any]:
+def train(log: RunLog, clock: Clock, step: int, seconds: float) -> dict[str, Any]:
     """Trains one step, saves in half a day; returns the state as a checkpoint gives it back."""
     clock.seconds += seconds
     log.add(step, {"loss": jnp.float32(1)})

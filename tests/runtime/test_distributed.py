@@ -43,6 +43,13 @@ def test_one_process_on_a_machine_without_tpu_starts_nothing(monkeypatch):
     assert started == []
 
 
+def test_a_silent_process_counts_as_lost_after_a_minute(monkeypatch):
+    given = {}
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: given.update(kwargs))
+    distributed.start("host:1", 2, 0)
+    assert given["heartbeat_timeout_seconds"] == given["shutdown_timeout_seconds"] == 60
+
+
 def test_a_cloud_tpu_whose_workers_are_not_found_is_an_error(monkeypatch):
     def initialize(*args, **kwargs):
         raise ValueError("coordinator_address should be defined.")

@@ -14,7 +14,7 @@ from mixer import train_loop
 from mixer.checkpoint.folder import newest_step
 from mixer.checkpoint.save import Checkpoints
 from mixer.data import input_pipeline
-from mixer.reporting.run_log import TrainLog
+from mixer.reporting.run_log import RunLog
 from mixer.runtime.preemption import Preempted, Preemption
 from mixer.sharding import create_mesh
 
@@ -34,7 +34,7 @@ def during_compilation(monkeypatch):
 
 
 def while_waiting_for_the_batch_after_step_5(monkeypatch):
-    take = input_pipeline.TrainInput.batches
+    take = input_pipeline.TrainInput.from_step
 
     def stalled(self, first_step, on_damage):
         for step, batch in enumerate(take(self, first_step, on_damage), first_step):
@@ -44,18 +44,18 @@ def while_waiting_for_the_batch_after_step_5(monkeypatch):
                 raise AssertionError("the run has waited for this batch")
             yield batch
 
-    monkeypatch.setattr(input_pipeline.TrainInput, "batches", stalled)
+    monkeypatch.setattr(input_pipeline.TrainInput, "from_step", stalled)
 
 
 def at_step_7(monkeypatch):
-    add = TrainLog.add
+    add = RunLog.add
 
     def asked(self, step, metrics):
         if step == 7:
             ask(signal.SIGINT)
         add(self, step, metrics)
 
-    monkeypatch.setattr(TrainLog, "add", asked)
+    monkeypatch.setattr(RunLog, "add", asked)
 
 
 def while_saving_step_8(monkeypatch):
@@ -70,7 +70,7 @@ def while_saving_step_8(monkeypatch):
 
 
 def during_the_evaluation(monkeypatch):
-    take = input_pipeline.EvalInput.batches
+    take = input_pipeline.EvalInput.one_pass
 
     def asked(self):
         for number, batch in enumerate(take(self)):
@@ -79,11 +79,11 @@ def during_the_evaluation(monkeypatch):
                 ask()
             yield batch
 
-    monkeypatch.setattr(input_pipeline.EvalInput, "batches", asked)
+    monkeypatch.setattr(input_pipeline.EvalInput, "one_pass", asked)
 
 
 def test_a_run_stopped_in_every_phase_has_the_bits_of_an_undisturbed_one(
-    tmp_path, digits_config, monkeypatch, capfd
+    tmp_path, digits_config, parts_built_once, monkeypatch, capfd
 ):
     digits_config.checkpoint_every = 8
     digits_config.eval_every = 10
@@ -132,7 +132,7 @@ def test_ctrl_c_after_a_signal_ends_the_program():
 def test_several_processes_act_on_what_they_knew_two_batches_ago():
     with Preemption(create_mesh()) as preemption:
         preemption._several = True
-        batches = preemption.batches(iter(range(9)))
+        batches = preemption.interruptible(iter(range(9)))
         assert next(batches) == 0
         ask()
         assert next(batches) == 1
@@ -148,8 +148,8 @@ def test_batches_taken_in_another_thread_are_the_same_and_so_are_their_errors():
         raise ValueError("no more")
 
     with Preemption(create_mesh()) as preemption:
-        assert list(preemption.batches(iter(range(3)))) == [0, 1, 2]
-        batches = preemption.batches(produce())
+        assert list(preemption.interruptible(iter(range(3)))) == [0, 1, 2]
+        batches = preemption.interruptible(produce())
         assert list(itertools.islice(batches, 3)) == [0, 1, 2]
         with pytest.raises(ValueError, match="no more"):
             next(batches)

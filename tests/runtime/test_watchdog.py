@@ -25,7 +25,7 @@ def test_a_run_that_hangs_ends_with_the_stacks_of_all_threads(ends, capfd):
     released = threading.Event()
     threading.Thread(target=wait_for_a_disk, args=(released,)).start()
     with Watchdog(0.3) as dog:
-        batches = dog.batches(iter([1, 2]))
+        batches = dog.watched(iter([1, 2]))
         assert next(batches) == 1
         begin = time.monotonic()
         while not ends and time.monotonic() < begin + 20:

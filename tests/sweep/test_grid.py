@@ -18,15 +18,15 @@ def test_several_keys_give_their_product(config):
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["optimizer.learning_rate"], "Expected --grid=KEY=VALUE,VALUE once for each KEY"),
-        (["seed=1", "seed=2"], "once for each KEY; got 'seed=2'"),
+        (["optimizer.learning_rate"], "Expected one --grid=KEY=VALUE,VALUE per KEY"),
+        (["seed=1", "seed=2"], "per KEY; got 'seed=2'"),
         (["optimizer.learning_rat=1"], "Nearest key: 'optimizer.learning_rate'"),
-        (["optimizer=1"], "The config has no value 'optimizer' to vary"),
-        (["loss.name=1"], "The config has no section 'loss' of 'loss.name'"),
+        (["optimizer=1"], "Cannot vary 'optimizer': the config has no such value"),
+        (["loss.name=1"], "Cannot vary 'loss.name': the config has no section 'loss'"),
         (["optimizer.learning_rate=0.1,"], "like the config's 0.03; got ''"),
         (["model.num_blocks=1.5"], "like the config's 2; got '1.5'"),
         (["flip=1"], "like the config's True; got '1'"),
-        (["crop_area=(0.1,1.0)"], "can be varied by the sweep"),
+        (["crop_area=(0.1,1.0)"], "can be varied with SWEEP"),
     ],
 )
 def test_what_is_no_grid_of_the_config_is_refused(texts, message, config):
@@ -52,5 +52,5 @@ def test_names_are_short_and_fit_for_folders():
 def test_seeds():
     assert parse_seeds(["3", "0"]) == (3, 0)
     for texts in ([], ["0", "0"], ["0", "a"], ["-1"]):
-        with pytest.raises(ValueError, match="Expected different whole numbers"):
+        with pytest.raises(ValueError, match="Expected distinct whole numbers"):
             parse_seeds(texts)

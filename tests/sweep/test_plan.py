@@ -81,11 +81,14 @@ def test_the_config_of_a_run(make_sweep, config):
     [
         ({"combinations": []}, "got an empty grid"),
         ({"combinations": [{}]}, "got an empty grid"),
-        ({"combinations": [{"los": "x"}]}, "no value 'los' to vary. Nearest key: 'loss'"),
+        (
+            {"combinations": [{"los": "x"}]},
+            "Cannot vary 'los': .* no such value. Nearest key: 'loss'",
+        ),
         ({"combinations": [{"seed": 1}]}, "Both the grid and --seeds set 'seed'"),
         ({"combinations": [{"loss": "x"}], "overrides": {"loss": "y"}}, "and --config.loss set"),
         ({"combinations": [{"loss": "x"}] * 2}, "got loss=x twice"),
-        ({"overrides": {"seed": 1}}, "Expected the seeds as --seeds=0,1,2; got --config.seed"),
+        ({"overrides": {"seed": 1}}, "Expected seeds as --seeds=0,1,2; got --config.seed"),
         ({"select": "minival/loss"}, "minival/top1, test/top1; got 'minival/loss'"),
         ({"report": "validation/top1"}, "--report to be one of .* --config.eval_splits.NAME"),
         ({"select": "test/top1", "report": "minival/top1"}, "neither trained on nor reported"),

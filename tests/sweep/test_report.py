@@ -5,7 +5,6 @@ import json
 import pytest
 
 from mixer.sweep import report
-from mixer.sweep.picture import draw
 
 LOW, HIGH, WILD = (f"learning_rate={rate}" for rate in (0.003, 0.01, 10))
 
@@ -29,8 +28,8 @@ TEXT = """\
 | learning_rate=0.01  | 80.00%               | 50.00% ± 10.00%       | 0, 1, 2 | **chosen**     |
 | learning_rate=10    | -                    | -                     | -       | failed: seed 0 |
 
-Chosen by minival/top1 of seed 0: learning_rate=0.01. Its test/top1: 50.00% ± 10.00% \
-(mean ± standard deviation of 3 of 3 seeds).
+Chosen by minival/top1 with seed 0: learning_rate=0.01. Its test/top1: 50.00% ± 10.00% \
+(mean ± standard deviation over 3 of 3 seeds).
 """
 
 
@@ -62,7 +61,7 @@ def test_the_report_in_text(make_sweep):
 
 
 def test_learning_rates_are_drawn_on_a_log_axis(make_sweep):
-    figure = draw(report.summarize(make_sweep(0.01, 0.003, 10), OUTCOMES))
+    figure = report.draw(report.summarize(make_sweep(0.01, 0.003, 10), OUTCOMES))
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "0.003", "10"]
@@ -83,7 +82,7 @@ def test_other_grids_are_drawn_by_name_the_best_at_the_top(make_sweep):
     names = list(sweep.combinations)
     outcomes = {(names[0], 0): result(0.3, 0.1), (names[1], 0): result(0.4, 0.2)}
     outcomes |= {(names[2], 0): result(0.2, 0.3), (names[3], 0): None}
-    (axes,) = draw(report.summarize(sweep, outcomes)).axes
+    (axes,) = report.draw(report.summarize(sweep, outcomes)).axes
     ticks = [label.get_text() for label in axes.get_yticklabels()]
     assert ticks == [names[3], names[2], names[0], names[1]]
     lines = {line.get_label(): line for line in axes.lines}
@@ -95,4 +94,4 @@ def test_other_grids_are_drawn_by_name_the_best_at_the_top(make_sweep):
 def test_nothing_finished_is_drawn_too(make_sweep):
     summary = report.summarize(make_sweep(0.003, 0.01), {})
     assert "Chosen" not in report.table(summary)
-    assert draw(summary).axes[0].lines[:] == []
+    assert report.draw(summary).axes[0].lines[:] == []

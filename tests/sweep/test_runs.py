@@ -70,9 +70,13 @@ def test_a_larger_grid_and_more_seeds_go_on(make_sweep):
 def test_another_sweep_over_the_folder_is_refused(make_sweep, config):
     sweep = make_sweep(0.1, 0.01)
     run_sweep(sweep, {}, program=STAND_IN)
-    with pytest.raises(ValueError, match="holds runs that are not of this .*\n  learning_rate=0.1"):
+    with pytest.raises(
+        ValueError, match="contains runs that are not part of .*\n  learning_rate=0.1"
+    ):
         read_outcomes(make_sweep(0.01))
-    with pytest.raises(ValueError, match="not of this sweep:\n  learning_rate=0.01/seed=2\nExp"):
+    with pytest.raises(
+        ValueError, match="not part of this sweep:\n  learning_rate=0.01/seed=2\nExp"
+    ):
         read_outcomes(make_sweep(0.1, 0.01, seeds=(0, 1)))
     # What the program wrote there.
     path = sweep.folder((MIDDLE, 1)) / "config.json"
@@ -117,8 +121,7 @@ def get_config(rate="0.03"):
         "eval_splits": {"minival": "train[90%:]", "test": "test"},
         "optimizer": {"learning_rate": float(rate)}})
 
-def sweep():
-    return [{"optimizer.learning_rate": 0.1}, {"optimizer.learning_rate": 0.01}]
+SWEEP = {"optimizer.learning_rate": (0.1, 0.01)}
 """)
     return f"{path}:0.5"
 
@@ -150,8 +153,8 @@ def test_a_failed_run_ends_the_sweep_non_zero(config_file, tmp_path):
     result = run(*script(f"--config={config_file}", *flags), cwd=tmp_path)
     assert result.returncode == 1
     assert "| learning_rate=10.0 | -" in result.stdout
-    assert "80.00% ± n/a (mean ± standard deviation of 1 of 1 seeds)" in result.stdout
-    assert "error: 1 runs failed: w/learning_rate=10.0/seed=0" in result.stderr
+    assert "80.00% ± n/a (mean ± standard deviation over 1 of 1 seeds)" in result.stdout
+    assert "error: failed runs: w/learning_rate=10.0/seed=0" in result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -173,7 +176,7 @@ def test_an_interrupt_reaches_the_run(number, config_file, tmp_path):
     process.send_signal(number)
     _, shown = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert shown.splitlines() == ["", "Interrupted. Run the same command again to go on."]
+    assert shown.splitlines() == ["", "Interrupted. Run the same command again to resume."]
     assert ("interrupted" in (folder / "log.txt").read_text()) == (number == signal.SIGINT)
     assert not (folder / "slept").exists()
 
@@ -181,15 +184,15 @@ def test_an_interrupt_reaches_the_run(number, config_file, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--config=c.py", "--select=test/top1"], "error: Expected to choose by images that"),
-        (["--config=c.py", "--workdir=gs://b/w"], "to be a folder on a disk; got 'gs://b/w'"),
-        (["--config=d.py"], "error: d.py has no sweep(). Expected --grid=KEY=VALUE,VALUE."),
+        (["--config=c.py", "--select=test/top1"], "error: Expected a selection metric on images"),
+        (["--config=c.py", "--workdir=gs://b/w"], "to be a local folder; got 'gs://b/w'"),
+        (["--config=d.py"], "error: d.py has no SWEEP. Pass --grid=KEY=VALUE,VALUE."),
         (["--config=none.py"], "none.py"),
     ],
 )
 def test_what_cannot_be_run_is_refused(flags, message, config_file, tmp_path):
     text = (tmp_path / "c.py").read_text()
-    (tmp_path / "d.py").write_text(text.partition("def sweep")[0])
+    (tmp_path / "d.py").write_text(text.partition("SWEEP")[0])
     result = run(*script("--workdir=w", *flags, program=None), cwd=tmp_path)
     assert result.returncode == 1
     assert message in result.stderr

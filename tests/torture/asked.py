@@ -15,7 +15,7 @@ from absl import app, flags
 from mixer import main, train_loop
 from mixer.checkpoint.save import Checkpoints
 from mixer.data import input_pipeline
-from mixer.reporting.run_log import TrainLog
+from mixer.reporting.run_log import RunLog
 
 PHASES = ("compile", "wait for data", "step", "save", "evaluation")
 WAIT_SECONDS = 30.0  # for the batch that is late; of several processes none can go on without it
@@ -38,8 +38,8 @@ def ask(delay: float) -> None:
 
 def patch(phase: str) -> None:
     compile_step, save = train_loop._compile, Checkpoints.save
-    add, take = TrainLog.add, input_pipeline.TrainInput.batches
-    take_for_evaluation = input_pipeline.EvalInput.batches
+    add, take = RunLog.add, input_pipeline.TrainInput.from_step
+    take_for_evaluation = input_pipeline.EvalInput.one_pass
     done = 0
 
     def asked_compile(*args):
@@ -74,8 +74,8 @@ def patch(phase: str) -> None:
             yield batch
 
     train_loop._compile, Checkpoints.save = asked_compile, asked_save
-    TrainLog.add, input_pipeline.TrainInput.batches = asked_add, asked_batches
-    input_pipeline.EvalInput.batches = asked_evaluation
+    RunLog.add, input_pipeline.TrainInput.from_step = asked_add, asked_batches
+    input_pipeline.EvalInput.one_pass = asked_evaluation
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The catalogue agrees with the model; its files are found, or an error says where to put them."""
 
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Iterator
 
@@ -12,7 +11,7 @@ import pytest
 from file_server import FileServer
 
 from mixer.models.mixer import VARIANTS, MlpMixer
-from mixer.weights.catalogue import CATALOGUE, fetch, overview
+from mixer.weights.catalogue import CATALOGUE, fetch
 
 NAME = "imagenet21k/Mixer-B_16"
 PLACE = "mixer_models/imagenet21k/Mixer-B_16.npz"
@@ -23,12 +22,7 @@ CONTENT = bytes(range(256)) * 4096  # 1 MiB
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     """A server in place of the one that publishes `NAME`."""
     server = FileServer(CONTENT)
-    entry = dataclasses.replace(
-        CATALOGUE[NAME],
-        url=f"{server.url}/{PLACE}",
-        mebibytes=1.0,
-        sha256=hashlib.sha256(CONTENT).hexdigest(),
-    )
+    entry = dataclasses.replace(CATALOGUE[NAME], url=f"{server.url}/{PLACE}", mebibytes=1.0)
     monkeypatch.setitem(CATALOGUE, NAME, entry)
     yield server
     server.close()
@@ -53,7 +47,7 @@ def test_published_sizes_are_those_of_the_models_parameters_in_a_zip_file(name):
     entry = CATALOGUE[name]
     size_8 = VARIANTS["S/16"] | {"patch_size": 8}
     sizes = size_8 if entry.variant == "S/8" else VARIANTS[entry.variant]
-    model = MlpMixer(num_classes=entry.num_classes, **sizes)
+    model = MlpMixer(num_classes=21_843 if "21k" in name else 1000, **sizes)
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     arrays = flax.traverse_util.flatten_dict(params, sep="/")
@@ -78,24 +72,6 @@ def test_the_catalogue():
         assert entry.gelu_approximate is not pytorch
         assert entry.input_range == ((0, 1) if pytorch else (-1, 1))
         assert entry.variant in (*VARIANTS, "S/8")
-        assert entry.num_classes in (1000, 11_221, 21_843)
-        assert (entry.top1 is None) == (entry.protocol is None)
-    for size in ("B", "L"):  # timm's name says otherwise
-        ours, theirs = (
-            f"imagenet1k/Mixer-{size}_16",
-            f"mixer_{size.lower()}16_224.goog_in21k_ft_in1k",
-        )
-        assert CATALOGUE[ours].top1 == CATALOGUE[f"timm/{theirs}"].top1
-
-
-def test_a_table_for_people():
-    head, *lines, foot = overview().splitlines()
-    assert head.split() == ["name", "MiB", "trained", "on", "classes", "top-1"]
-    assert lines[2].split() == [NAME, "289.61", "ImageNet-21k", "21,843", "-"]
-    assert lines[-2].split()[-2:] == ["1,000", "82.314"]
-    assert len(lines) == len(CATALOGUE)
-    assert {len(line) for line in (head, *lines)} == {len(head)}
-    assert max(len(head), len(foot)) <= 100
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
@@ -129,7 +105,7 @@ def test_the_given_folder_comes_first_and_needs_no_network(server, cache, tmp_pa
 
 def test_a_given_folder_that_is_none_is_an_error(server, tmp_path, monkeypatch):
     monkeypatch.setenv("MIXER_WEIGHTS", str(tmp_path / "typo"))
-    with pytest.raises(ValueError, match="Expected a folder in MIXER_WEIGHTS; got '.*typo'"):
+    with pytest.raises(ValueError, match="Expected MIXER_WEIGHTS to be a folder; got '.*typo'"):
         fetch(NAME)
 
 
@@ -142,13 +118,6 @@ def test_a_file_of_another_size_is_not_taken(server, cache):
     )
 
 
-def test_a_file_with_another_checksum_is_not_taken(server, cache):
-    server.content = CONTENT[::-1]
-    with pytest.raises(ValueError, match="Expected a file with the SHA-256"):
-        fetch(NAME)
-    assert not (cache / PLACE).exists()
-
-
 def test_a_missing_file_says_where_to_put_it(server, cache):
     server.status = 404
     with pytest.raises(ValueError, match="Cannot download") as raised:
@@ -158,10 +127,10 @@ def test_a_missing_file_says_where_to_put_it(server, cache):
         == f"""\
 Cannot download {NAME} from
   {server.url}/{PLACE}
-The server answers 404 Not Found.
-To do without this download, get the file in another way and put it to
+The server returned 404 Not Found.
+Or download the file by other means and save it as
   {cache / PLACE}
-or, with MIXER_WEIGHTS=DIR in the environment, to
+or, with the environment variable MIXER_WEIGHTS=DIR, as
   DIR/{PLACE}"""
     )
 
@@ -175,15 +144,15 @@ def test_without_a_network_it_says_where_to_put_it(server, cache, tmp_path, monk
     lines = str(raised.value).splitlines()
     assert lines[1] == f"  http://127.0.0.1:1/{PLACE}"
     assert "Connection refused" in lines[2]
-    assert lines[3] == "Run it again to go on where it broke off."
+    assert lines[3] == "Run the command again to resume."
     assert lines[5] == f"  {cache / PLACE}"
-    assert lines[6] == f"or, with MIXER_WEIGHTS={tmp_path} in the environment, to"
+    assert lines[6] == f"or, with the environment variable MIXER_WEIGHTS={tmp_path}, as"
     assert lines[7] == f"  {tmp_path / PLACE}"
 
 
 def test_a_broken_download_goes_on(server, cache):
     server.cuts = [2**19]
-    with pytest.raises(ValueError, match="Run it again to go on where it broke off"):
+    with pytest.raises(ValueError, match="Run the command again to resume"):
         fetch(NAME)
     assert not (cache / PLACE).exists()
     assert fetch(NAME).read_bytes() == CONTENT

@@ -18,7 +18,6 @@ from mixer.weights import download as download_module
 from mixer.weights.download import check_size, download
 
 CONTENT = np.random.default_rng(0).bytes(2**20)
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
 PAGE = "text/html; charset=utf-8"
 
 
@@ -56,14 +55,14 @@ def assert_whole(path: pathlib.Path, content: bytes = CONTENT) -> None:
 
 
 def test_a_file_is_downloaded_and_its_checksum_written(server, path):
-    download(server.url, path, mebibytes=1.0, sha256=SHA256)
+    download(server.url, path, mebibytes=1.0)
     assert_whole(path)
     assert server.ranges == [None]
 
 
 def test_a_broken_download_goes_on_where_it_broke_off(server, path, half):
     size = half.stat().st_size
-    download(server.url, path, mebibytes=1.0, sha256=SHA256)
+    download(server.url, path, mebibytes=1.0)
     assert_whole(path)
     assert server.ranges == [None, f"bytes={size}-"]
 
@@ -82,7 +81,7 @@ def test_a_file_published_anew_is_not_mixed_with_the_old_one(server, path, half)
 
 def test_other_bytes_than_asked_for_are_not_taken(server, path, half):
     server.sends_wrong_range = True
-    with pytest.raises(ValueError, match="other bytes than the 1,048,576 that it promised"):
+    with pytest.raises(ValueError, match="did not send the 1,048,576 bytes it announced"):
         download(server.url, path)
     assert half.stat().st_size == 0
     download(server.url, path)
@@ -95,24 +94,15 @@ def test_more_than_the_whole_file_is_written_anew(server, path, half):
     assert_whole(path)
 
 
-def test_a_wrong_checksum_leaves_nothing_behind(server, path):
-    with pytest.raises(ValueError, match=f"Expected a file with the SHA-256 0+; got {SHA256}"):
-        download(server.url, path, sha256=64 * "0")
-    assert not path.exists()
-    assert path.with_name("weights.npz.part").stat().st_size == 0
-    download(server.url, path, sha256=SHA256)
-    assert_whole(path)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"status": 404}, "answers 404 Not Found"),
-        ({"status": 403}, "answers 403 Forbidden"),
-        ({"status": 503}, "answers 503"),
+        ({"status": 404}, "returned 404 Not Found"),
+        ({"status": 403}, "returned 403 Forbidden"),
+        ({"status": 503}, "returned 503"),
         ({"content": CONTENT[:-20_000]}, r"Expected a file of 1.0 MiB; got 0.98 MiB"),
-        ({"content_type": PAGE}, "a web page. Is there a log-in"),
-        ({"sends_length": False}, "does not say how long the file is"),
+        ({"content_type": PAGE}, "a web page. Is there a login page"),
+        ({"sends_length": False}, "does not report the file.s length"),
     ],
 )
 def test_another_answer_than_the_file_is_refused(server, path, changes, message):
@@ -125,14 +115,16 @@ def test_another_answer_than_the_file_is_refused(server, path, changes, message)
 
 def test_a_refusal_keeps_what_has_arrived(server, path, half):
     server.status, before = 503, half.read_bytes()
-    with pytest.raises(ValueError, match="answers 503"):
+    with pytest.raises(ValueError, match="returned 503"):
         download(server.url, path)
     assert half.read_bytes() == before
 
 
 def test_too_little_room_is_seen_before_the_first_byte(server, path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 2**19))
-    with pytest.raises(ValueError, match=r"Expected 1.0 MiB free at .*; got 0.5 MiB. Free some"):
+    with pytest.raises(
+        ValueError, match=r"Expected 1.0 MiB free at .*; got 0.5 MiB. Free some space"
+    ):
         download(server.url, path)
     assert not path.exists()
 
@@ -146,7 +138,7 @@ def test_a_write_that_fails_leaves_no_file(server, path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not path.exists()
-    download(server.url, path, sha256=SHA256)
+    download(server.url, path)
     assert_whole(path)
 
 
@@ -158,7 +150,7 @@ def test_of_two_at_once_the_second_waits(server, path, capfd, first_breaks_off):
 
     def run() -> None:
         try:
-            download(server.url, path, sha256=SHA256)
+            download(server.url, path)
         except OSError as error:
             errors.append(error)
 

@@ -106,9 +106,9 @@ def test_an_existing_file_is_replaced_only_on_demand_and_only_by_a_complete_one(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"head/bias": None}, "1 missing, 0 extra, 0 of another shape"),
+        ({"head/bias": None}, "1 missing, 0 extra, 0 with the wrong shape"),
         ({"Dropout_0/rate": np.zeros(1)}, "0 missing, 1 extra"),
-        ({"stem/bias": np.zeros(25)}, "1 of another shape"),
+        ({"stem/bias": np.zeros(25)}, "1 with the wrong shape"),
     ],
 )
 def test_what_could_not_be_loaded_is_not_saved(change, message, tmp_path, arrays):
@@ -123,8 +123,8 @@ def test_what_could_not_be_loaded_is_not_saved(change, message, tmp_path, arrays
     [
         ("weights.pkl", r"suffix \.npz or \.safetensors; got .*weights\.pkl"),
         ("weights", r"suffix \.npz or \.safetensors"),
-        ("nowhere/weights.npz", "Expected a folder .*nowhere to write to; got none. Make it first"),
-        ("gs://bucket/weights.npz", "Expected a local file .*; got gs://bucket/weights.npz"),
+        ("nowhere/weights.npz", "Expected .*nowhere to be a folder; got none. Create it first"),
+        ("gs://bucket/weights.npz", "Expected a local weights file; got gs://bucket/weights.npz"),
     ],
 )
 def test_places_that_cannot_be_written(name, message, tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_places_that_cannot_be_written(name, message, tmp_path, monkeypatch):
     ("name", "message"),
     [
         ("weights.pkl", r"suffix \.npz or \.safetensors; got .*weights\.pkl"),
-        ("missing.npz", "Expected a file of weights at missing.npz; got nothing. Check the path"),
+        ("missing.npz", "Expected a weights file at missing.npz; got nothing. Check the path"),
         ("missing.safetensors", "at missing.safetensors; got nothing"),
         ("folder.npz", "at folder.npz; got a folder"),
         ("folder.safetensors", "at folder.safetensors; got a folder"),

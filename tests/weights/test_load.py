@@ -43,7 +43,7 @@ def test_a_larger_image_gives_the_mean_over_its_tiles(golden):
 
 
 def test_the_checkpoint_of_a_run_becomes_the_model_that_was_evaluated(
-    tmp_path, digits_config, data_dir, monkeypatch
+    tmp_path, digits_config, data_dir, quick_compilation, no_pictures, monkeypatch
 ):
     digits_config.model.gelu_approximate = False
     digits_config.polyak_decay = 0.5
@@ -95,7 +95,7 @@ def test_weights_of_images_that_are_not_square_are_refused(tmp_path):
     model = MlpMixer(7, 1, 2, 8, 4, 8)
     params = model.init(jax.random.key(0), np.zeros((1, 4, 6, 3)))["params"]
     save_params(tmp_path / "wide.npz", params)
-    with pytest.raises(ValueError, match="square images; these have 6 tokens"):
+    with pytest.raises(ValueError, match="square images; got weights for 6 tokens"):
         load_weights(str(tmp_path / "wide.npz"))
 
 
@@ -103,7 +103,7 @@ def test_weights_of_images_that_are_not_square_are_refused(tmp_path):
     ("source", "message"),
     [
         ("nowhere.npz", "nowhere.npz"),
-        ("nowhere", "There are no weights 'nowhere'. Expected a name of the catalogue"),
+        ("nowhere", "There are no weights 'nowhere'. Expected a name in the catalogue"),
         ("imagenet1k/Mixer-B16", "nearest: 'imagenet1k/Mixer-B_16'"),
         (str(GOLDEN), "no complete checkpoint in .*golden"),
         (str(GOLDEN / "mixer_tiny.io.npz"), "mixer_tiny.io.npz"),

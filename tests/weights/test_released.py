@@ -142,7 +142,7 @@ def test_a_file_without_a_head(older, write_npz, arrays, older_arrays):
 
 
 def test_a_missing_block_is_not_closed_up(write_npz, arrays, older_arrays):
-    message = "12 missing, 12 extra, 0 of another shape"
+    message = "12 missing, 12 extra, 0 with the wrong shape"
     for prefix, inner in (("MixerBlock_1", arrays), ("Mixer/encoderblock_1", older_arrays)):
         path = write_npz({name: array for name, array in inner.items() if prefix not in name})
         with pytest.raises(ValueError, match=message):
@@ -158,7 +158,7 @@ def test_a_missing_block_is_not_closed_up(write_npz, arrays, older_arrays):
         (
             "Mixer/encoderblock_1/channel_mixing_phase_0/kernel1",
             np.zeros((1, 40, 24)),
-            r"1 of another shape.\n.*Dense_0/kernel \(1, 40, 24\), expected \(24, 40\)",
+            r"1 with the wrong shape.\n.*Dense_0/kernel \(1, 40, 24\), expected \(24, 40\)",
         ),
     ],
 )

@@ -101,7 +101,7 @@ def test_the_same_grid_changes_nothing():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ((14, 14), (24, 24), "multiple of 14 x 14; got 24 x 24. What works: 14, 28, 42, ..."),
+        ((14, 14), (24, 24), "multiple of 14 x 14; got 24 x 24. Use 14, 28, 42, ..."),
         ((2, 2), (1, 1), "multiple of 2 x 2; got 1 x 1"),
         ((2, 2), (0, 2), "got 0 x 2"),
         ((3, 3), (6, 6), "Expected weights for 3 x 3 tokens; those of MixerBlock_0 are for 4"),
@@ -127,7 +127,7 @@ def test_a_probe_of_the_digits_at_twice_the_resolution(data_dir):
             rows=np.arange(len(dataset.records)),
             prefetch=1,
             cache=False,
-        ).batches()
+        ).one_pass()
         (batch,) = batches
         images = normalize_images(batch["images"])
         tiles = images.reshape(-1, 2, 16, 2, 16, 3).swapaxes(2, 3).reshape(-1, 16, 16, 3)

@@ -1,16 +1,21 @@
-"""A dataset made of images on disk: what is asked for, checked and run."""
+"""Makes a dataset of images on disk: checks the request, locks the destination, writes."""
 
 import collections
 import contextlib
 import pathlib
 import re
-from collections.abc import Sequence
+import resource
+import shutil
+from collections.abc import Iterator, Sequence
 
-from mixer.data.prepare import destination
-from mixer.data.prepare.builder import VERSION, ImagesBuilder
-from mixer.data.prepare.progress import Progress
+import tensorflow_datasets as tfds
+
+from mixer.data.prepare.builder import VERSION, ImagesBuilder, Progress
 from mixer.data.prepare.report import IngestReport
-from mixer.data.prepare.sources import find_classes, label_names
+from mixer.data.prepare.sources import ClassFiles, find_classes, is_utf8
+from mixer.data.table import DATASETS
+from mixer.errors import nearest
+from mixer.runtime.file_lock import file_lock
 
 
 def ingest_images(
@@ -23,35 +28,36 @@ def ingest_images(
     unreadable: str = "fail",
     check: str = "decode",
 ) -> IngestReport:
-    """Writes DATA_DIR/`name`/1.0.0 from images on disk; their bytes are not changed.
+    """Writes images on disk to DATA_DIR/`name`/1.0.0, bytes unchanged, and returns the report.
 
-    The features are `image`, `label` and `file_name`; `ingest_report.json` beside them holds the
-    report. Up to 1 GB is held in memory, more is sorted on disk.
+    The features are `image`, `label` and `file_name`. The report is also saved with the dataset, in
+    `ingest_report.json`. Up to 1 GB is sorted in memory, more on disk.
 
     Args:
-      source: a folder with, for each class, a folder of JPEG and PNG files or a tar file of them
-        (read without unpacking); or with such a folder for each split, one of them named train,
-        test, validation or val. Without splits, all is `train`.
-      name: of the dataset to write, as `config.dataset` will name it.
-      data_dir: where TFDS keeps its datasets; "" for its default.
-      class_names: the classes in the order of their labels; None for those found, sorted.
+      source: a folder that holds, for each class, a folder of JPEG and PNG files or a tar file of
+        them (read without unpacking); or a folder of such folders, one per split, at least one of
+        them named train, test, validation or val. Without splits, every image is in `train`.
+      name: the name of the new dataset, to be used as `config.dataset`.
+      data_dir: TFDS's data folder; "" for TFDS's default.
+      class_names: the classes in the order of their labels; None for the classes found, sorted.
       num_shards: files per split; None for files of 64 MiB to 1 GiB.
-      unreadable: "fail" if an image is unreadable, or "skip" it.
-      check: "decode" reads all of every image, "header" only its header and its end mark.
+      unreadable: "fail" to raise an error for unreadable images, "skip" to leave them out.
+      check: "decode" to read each image in full, "header" to read only its header and end marker.
 
     Raises:
-      ValueError: an argument is not as above, the dataset exists, `source` has another layout, a
-        class that is not in `class_names` or a split without images, an image is unreadable, a
-        member of a tar file points outside of it, or the disk is too small.
+      ValueError: an argument is invalid, the dataset exists or is being written by another process,
+        the layout of `source` is not as above, a class is missing from `class_names`, a split has
+        no images, an image is unreadable, a tar member points outside the archive, or the disk is
+        too small.
     """
     _check_options(name, num_shards, unreadable, check)
-    root = destination.local_folder(data_dir)
-    with destination.write_alone(root / name), contextlib.closing(Progress()) as progress:
-        destination.refuse_existing(root / name)
+    root = _local_folder(data_dir)
+    with _locked(root / name), Progress() as progress:
         ignored: collections.Counter[str] = collections.Counter()
         classes = find_classes(pathlib.Path(source).expanduser(), ignored)
-        names = label_names(name, class_names, classes)
-        destination.check_disk(root, sum(files.num_bytes for files in classes))
+        names = _label_names(name, class_names, classes)
+        _check_disk(root, sum(files.num_bytes for files in classes))
+        _allow_open_files()
         report = IngestReport(
             source=str(source),
             path=str(root / name / VERSION),
@@ -68,9 +74,14 @@ def ingest_images(
             check=check,
             fail=unreadable == "fail",
         )
-        destination.allow_open_files()
         builder.write()
     return report
+
+
+def read_class_names(path: str) -> list[str]:
+    """Returns the non-empty lines of a UTF-8 file, stripped: one class name per line."""
+    lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _check_options(name: str, num_shards: int | None, unreadable: str, check: str) -> None:
@@ -87,3 +98,92 @@ def _check_options(name: str, num_shards: int | None, unreadable: str, check: st
             raise ValueError(f"Expected {option} to be {' or '.join(known)}; got {value!r}.")
     if num_shards is not None and num_shards < 1:
         raise ValueError(f"Expected at least one shard; got num_shards={num_shards}.")
+
+
+def _local_folder(data_dir: str) -> pathlib.Path:
+    if "://" in data_dir:
+        raise ValueError(
+            f"Expected a local data_dir, since ArrayRecord files are written to disk; got "
+            f"{data_dir}. Write the dataset to disk and copy the folder afterwards."
+        )
+    folder = data_dir or tfds.core.constants.get_default_data_dir()
+    return pathlib.Path(folder).expanduser().absolute()
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """Locks `folder` and removes what a killed process left there.
+
+    Raises:
+      ValueError: another process is writing there, or a dataset exists.
+    """
+
+    def refuse() -> None:
+        raise ValueError(
+            f"Expected to write {folder} alone; another process does so now. Wait until it ends."
+        ) from None
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder, refuse):
+        for leftover in folder.glob("incomplete.*"):
+            shutil.rmtree(leftover)
+        if found := list(folder.iterdir()):
+            raise ValueError(
+                f"Expected no dataset in {folder}; found {found[0]}. A dataset is never "
+                "overwritten: choose another name, or delete that folder first."
+            )
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # succeeds if nothing was written
+
+
+def _label_names(
+    dataset: str, class_names: Sequence[str] | None, classes: list[ClassFiles]
+) -> list[str]:
+    """Returns the classes in the order of their labels.
+
+    Raises:
+      ValueError: a name is repeated or is not a line of text, a class of the source is missing, or
+        the dataset is known to have another number of classes.
+    """
+    found = {files.class_name: files.path for files in classes}
+    names = sorted(found) if class_names is None else list(class_names)
+    if repeated := [name for name, count in collections.Counter(names).items() if count > 1]:
+        raise ValueError(
+            f"Expected every class once in the list; got twice: {', '.join(repeated[:5])}."
+        )
+    for name in names:
+        if not name or name != name.strip() or len(name.splitlines()) > 1 or not is_utf8(name):
+            raise ValueError(f"Expected class names to be a line of UTF-8 text; got {name!r}.")
+    known = set(names)
+    if unknown := [name for name in sorted(found) if name not in known]:
+        raise ValueError(
+            f"Expected only classes from the list of {len(names):,}; got {len(unknown):,} others, "
+            f"the first of them {unknown[0]!r} in {found[unknown[0]]}. The nearest name in the "
+            f"list is {nearest(unknown[0], names)!r}."
+        )
+    row = DATASETS.get(dataset)
+    if row is not None and row.num_classes != len(names):
+        raise ValueError(
+            f"Expected {row.num_classes:,} classes for {dataset}; got {len(names):,}. Give the "
+            "full list of its classes, or choose another name."
+        )
+    return names
+
+
+def _check_disk(root: pathlib.Path, num_bytes: int) -> None:
+    # While sorting, TFDS deletes each temporary file once it is written, so one copy is enough.
+    needed, free = int(1.05 * num_bytes), shutil.disk_usage(root).free
+    if free < needed:
+        raise ValueError(
+            f"Expected {needed / 2**30:,.1f} GiB free in {root}; got {free / 2**30:,.1f} GiB. "
+            "Free some space, or choose another data_dir."
+        )
+
+
+def _allow_open_files() -> None:
+    """Raises the soft limit: TFDS sorts large datasets through a thousand files open at once."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

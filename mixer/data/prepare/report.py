@@ -1,4 +1,4 @@
-"""What is said of a dataset that was made of images, and how to train on it."""
+"""The report on a dataset made of images, and the flags to train on it."""
 
 import collections
 import dataclasses
@@ -9,21 +9,18 @@ from mixer.data.prepare.sources import SPLITS
 
 @dataclasses.dataclass(frozen=True)
 class IngestReport:
-    """What a dataset of images holds, and what of its source it does not.
-
-    `images` counts split -> class -> images, `unreadable` gives file -> reason, and `ignored`
-    counts the files by their suffix that were not looked at, as they are no images.
-    """
+    """What a dataset contains, and what was left out of it."""
 
     source: str
     path: str
-    images: dict[str, dict[str, int]]
-    unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
+    images: dict[str, dict[str, int]]  # split -> class, in the order of the labels -> images
+    unreadable: dict[str, str] = dataclasses.field(default_factory=dict)  # file -> reason
+    # Suffix -> number of files that are not images.
     ignored: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
     @property
     def splits(self) -> dict[str, int]:
-        """The number of images of each split."""
+        """The number of images in each split."""
         return {split: sum(counts.values()) for split, counts in self.images.items()}
 
     @property
@@ -33,12 +30,12 @@ class IngestReport:
 
     @property
     def empty_classes(self) -> list[str]:
-        """The classes without an image in any split."""
+        """The classes that have no image in any split."""
         counts = self.images.values()
         return [name for name in self.class_names if not any(split[name] for split in counts)]
 
     def summary(self) -> str:
-        """Returns the lines to show at the end."""
+        """Returns the report as lines of text: counts per split, classes, files left out."""
         lines = [f"Wrote {sum(self.splits.values()):,} images to {self.path}"]
         lines += [f"  {split:<12} {self._split_line(split)}" for split in self.images]
         lines += [f"  {'classes':<12} {len(self.class_names):,}"]
@@ -62,7 +59,15 @@ class IngestReport:
 
 
 def training_flags(name: str, data_dir: str, splits: Collection[str]) -> str:
-    """Returns the flags of `mixer.main` that train on a dataset and test on what is for testing."""
+    """Returns the flags with which `mixer.main` trains on a dataset.
+
+    Evaluates on the test or validation split, or, with only a train split, on its last 5%.
+
+    Args:
+      name: the name of the dataset.
+      data_dir: TFDS's data folder; "" for TFDS's default.
+      splits: the names of the splits that exist.
+    """
     flags = {"dataset": name}
     if data_dir:
         flags["data_dir"] = data_dir

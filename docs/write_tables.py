@@ -1,0 +1,90 @@
+"""Writes the generated tables of README.md and docs/: python docs/write_tables.py [--check].
+
+A generated table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. Measured
+numbers come from docs/results.json, the paper's from mixer/paper/reference.py. --check writes
+nothing and fails if a table is out of date.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Callable
+
+from mixer.paper import reference
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = ("README.md", "docs/architecture.md")
+_TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+def results() -> list[str]:
+    """Returns what was measured or rehearsed, next to the Mixer rows of the paper's Table 3."""
+    data = json.loads((ROOT / "docs/results.json").read_text())
+    lines = _header("config", "hardware", "training time", "ours", "paper")
+    for run in data["measured"]:
+        ours = f"{run['correct'] / run['count']:.2%} on {run['dataset']}"
+        time = f"{run['train_seconds']:.0f} s" if run["train_seconds"] else "not recorded"
+        lines.append(_row(f"`{run['config']}`", run["hardware"], time, ours, "-"))
+    rehearsals = {run["config"]: run for run in data["rehearsed"]}
+    rows = [row for row in reference.table3_rows() if row.model.startswith("Mixer-")]
+    return lines + [_table3_row(row, rehearsals) for row in rows]
+
+
+def _table3_row(row: reference.Result, rehearsals: dict[str, dict]) -> str:
+    size = row.model.removeprefix("Mixer-")
+    longer = ",14" if (size, row.pretrain_epochs) == ("L/16", 14) else ""
+    config = f"configs/pretrain_{row.pretrain}.py:{size}{longer}"
+    run = rehearsals.get(config) if row.image_size == 224 else None
+    hardware = f"TPU {run['topology']}" if run else "-"
+    time = f"{run['core_days']:,.4g} core-days, estimated" if run else "-"
+    paper = f"{row.imagenet_top1:.2f}%, {row.tpu_v3_core_days:,} core-days"
+    pixels = f", at {row.image_size} pixels" if row.image_size != 224 else ""
+    return _row(f"`{config}`{pixels}", hardware, time, "not run", paper)
+
+
+def sizes() -> list[str]:
+    """Returns the sizes of Table 1."""
+    names = ("size", "`num_blocks`", "`patch_size`", "`hidden_dim`", "`tokens_mlp_dim`")
+    lines = _header(*names, "`channels_mlp_dim`", "tokens", "parameters without the head")
+    for name, row in reference.TABLE1.items():
+        fields = row.num_blocks, row.patch_size, row.hidden_dim, row.tokens_mlp_dim
+        more = row.channels_mlp_dim, row.sequence_length, f"{row.params_exact_without_head:,}"
+        lines.append(_row(name, *fields, *more))
+    return lines
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "results": results,
+    "sizes": sizes,
+}
+
+
+def updated(text: str) -> str:
+    """Returns the page with its tables as they are today; KeyError for a name not in `TABLES`."""
+    return _TABLE.sub(lambda m: m[1] + "\n".join(TABLES[m[2]]()) + "\n" + m[3], text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="Fail if a table is out of date.")
+    check = parser.parse_args().check
+    for path in (ROOT / name for name in PAGES):
+        old = path.read_text()
+        new = updated(old)
+        if old != new and check:
+            sys.exit(f"A table of {path} is out of date. Run: python docs/write_tables.py")
+        path.write_text(new)
+
+
+def _header(*names: str) -> list[str]:
+    return [_row(*names), "|" + "---|" * len(names)]
+
+
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+if __name__ == "__main__":
+    main()
