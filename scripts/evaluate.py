@@ -15,9 +15,10 @@ from typing import Any
 
 from absl import app, flags, logging
 
-# Before TensorFlow is imported: log errors only, and do not load all of Keras (see mixer/main.py).
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+from mixer.runtime import startup
+
+# Before TensorFlow is imported.
+startup.quiet_libraries()
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "Weights to evaluate; see above.", required=True)

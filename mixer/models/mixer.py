@@ -70,8 +70,8 @@ class MlpBlock(nn.Module):
     def __call__(self, x: jax.Array, rows: jax.Array, *, train: bool) -> jax.Array:
         dense = functools.partial(nn.Dense, dtype=self.dtype, dot_general=product)
         y = checkpoint_name(dense(self.mlp_dim)(x), "hidden")
-        # Left alone, the TPU compiler puts B next to the channels and copies the trunk to and fro:
-        # 3% of the step. The others would gather the batch for it (docs/performance.md).
+        # Left alone, the TPU compiler puts B next to the channels and copies the trunk back and
+        # forth: 3% of the step. The others would gather the batch for it (docs/performance.md).
         y = jax.lax.platform_dependent(y, tpu=_row_major, default=lambda y: y)
         y = gelu(y, self.gelu_approximate)
         y = Dropout(self.dropout_rate)(y, rows, train=train)
