@@ -1,0 +1,161 @@
+"""The model of a run is built from the run's config, whatever its options: the same logits."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from mixer.build import build_run
+from mixer.checkpoint.save import Checkpoints
+from mixer.models import MODELS
+from mixer.models import mixer as mixer_module
+from mixer.train_loop import Training, create_training
+from mixer.weights import load, save_params
+from mixer.weights.load import initial_params, load_model, load_weights, not_recorded_in_files
+
+IMAGES = np.random.default_rng(0).uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
+
+
+class WithActivation(mixer_module.MlpMixer):
+    """The model with an option that came later; this file lets `gelu` look it up."""
+
+    activation: str = "gelu"
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False, rows=None) -> jax.Array:
+        with pytest.MonkeyPatch.context() as patch:
+            if self.activation == "relu":
+                patch.setattr(mixer_module, "gelu", lambda y, approximate: nn.relu(y))
+            return super().__call__(images, train=train, rows=rows)
+
+
+@pytest.fixture
+def save_run(tmp_path, digits_config, monkeypatch) -> Callable[..., tuple[str, Training, dict]]:
+    """Saves a run of random parameters; returns its workdir, its computation and its parameters."""
+    monkeypatch.setitem(MODELS, "later", (WithActivation, {}))
+
+    def save(**model: object) -> tuple[str, Training, dict]:
+        digits_config.model.update(model)
+        options, mesh, data = build_run(ConfigDict(digits_config))
+        training = create_training(options, mesh)
+        state = training.init_state({})
+        rng = np.random.default_rng(1)
+        params = jax.tree.map(
+            lambda leaf: leaf + rng.normal(0, 0.3, leaf.shape).astype(np.float32), state.params
+        )
+        meta = {"config": options.config, "data": {}, "class_names": data.class_names}
+        with Checkpoints(tmp_path / "run" / "checkpoints", keep=1) as checkpoints:
+            checkpoints.save(1, state.replace(params=params), meta)
+        return str(tmp_path / "run"), training, params
+
+    return save
+
+
+def logits_of(model: nn.Module, params: dict) -> np.ndarray:
+    return np.asarray(jax.jit(model.apply)({"params": params}, IMAGES))
+
+
+OPTIONS = {
+    "as in the config": {},
+    "exact": {"gelu_approximate": False},
+    "half": {"dtype": "bfloat16"},
+    "training only": {"dropout_rate": 0.3, "stochastic_depth_rate": 0.2, "head_bias_init": -6.9},
+    "remat": {"remat": "elementwise"},
+    "later": {"name": "later", "activation": "relu"},
+    "all": {
+        "name": "later",
+        "activation": "relu",
+        "gelu_approximate": False,
+        "dtype": "bfloat16",
+        "remat": "block",
+        "dropout_rate": 0.1,
+    },
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_the_logits_are_those_of_the_run(options, save_run):
+    workdir, training, params = save_run(**options)
+    loaded = load_model(workdir)
+    assert loaded.model == training.model
+    assert loaded.assumed == ""
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, jax.device_get(params))
+    expected = logits_of(training.model, params)
+    assert logits_of(loaded.model, loaded.params).tobytes() == expected.tobytes()
+    if {"gelu_approximate", "dtype", "activation"} & set(options):  # what a guess would give
+        sizes = {name: getattr(loaded.model, name) for name in mixer_module.VARIANTS["B/16"]}
+        guess = mixer_module.MlpMixer(num_classes=10, **sizes)
+        assert np.abs(logits_of(guess, params) - expected).max() > 1e-5
+
+
+def test_every_option_of_the_model_is_tried():
+    fields = {field.name for field in dataclasses.fields(mixer_module.MlpMixer)}
+    sizes = {"num_classes", "parent", "name", *mixer_module.VARIANTS["B/16"]}
+    assert fields - sizes <= {name for options in OPTIONS.values() for name in options}
+
+
+def test_the_larger_resolution_keeps_the_options_of_the_run(save_run):
+    workdir, training, _ = save_run(name="later", activation="relu", dtype="bfloat16")
+    loaded = load_model(workdir, image_size=32)
+    expected = training.model.clone(tokens_mlp_dim=4 * training.model.tokens_mlp_dim)
+    assert loaded.model == expected
+    assert load_model(workdir, gelu="exact", dtype="float32").model == training.model.clone(
+        gelu_approximate=False, dtype="float32"
+    )
+
+
+def test_fine_tuning_needs_every_option_that_decides_what_the_weights_compute(save_run):
+    workdir, training, params = save_run(name="later", activation="relu")
+    other = training.model.clone(activation="gelu", dropout_rate=0.5, num_classes=3)
+    with pytest.raises(ValueError, match=r"got activation relu \(the config: gelu\)\. Change"):
+        initial_params(workdir, other, 16)
+    fitting = initial_params(workdir, other.clone(activation="relu", dtype="bfloat16"), 16)
+    assert fitting.keys() == params.keys() - {"head"}
+
+
+def test_a_file_is_said_to_record_neither_gelu_nor_other_options(save_run, tmp_path):
+    workdir, *_ = save_run(name="later", activation="relu", gelu_approximate=False)
+    weights = load_weights(workdir)
+    missing = {"gelu_approximate": False, "activation": "relu"}
+    assert not_recorded_in_files(weights) == missing
+    save_params(tmp_path / "w.npz", weights.params)
+    loaded = load_model(str(tmp_path / "w.npz"))
+    assert "does not record the type of GELU" in loaded.assumed
+    assert "--gelu=exact" in loaded.assumed
+    assert load_model(str(tmp_path / "w.npz"), gelu="tanh").assumed == ""
+
+
+def test_a_config_that_does_not_fit_its_arrays_is_refused(save_run, monkeypatch):
+    workdir, *_ = save_run()
+    read = load.read_checkpoint
+
+    def other_blocks(path: pathlib.Path) -> tuple[dict, dict]:
+        params, meta = read(path)
+        meta["config"]["model"]["num_blocks"] = 3
+        return params, meta
+
+    monkeypatch.setattr(load, "read_checkpoint", other_blocks)
+    with pytest.raises(ValueError, match="model in the run's config; of 12 that differ, the first"):
+        load_model(workdir)
+
+
+def test_a_checkpoint_that_is_not_finite_is_named(save_run, monkeypatch):
+    workdir, *_ = save_run()
+    read = load.read_checkpoint
+
+    def diverged(path: pathlib.Path) -> tuple[dict, dict]:
+        params, meta = read(path)
+        bias = np.full_like(params["MixerBlock_1"]["LayerNorm_0"]["bias"], np.nan)
+        params["MixerBlock_1"]["LayerNorm_0"]["bias"] = bias
+        return params, meta
+
+    monkeypatch.setattr(load, "read_checkpoint", diverged)
+    with pytest.raises(
+        ValueError, match=r"Cannot load .*run/checkpoints/1. .* MixerBlock_1/LayerNorm_0/bias \(16"
+    ):
+        load_weights(workdir)
