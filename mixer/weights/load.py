@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from mixer.checkpoint.folder import newest_step
 from mixer.checkpoint.format import read_checkpoint
-from mixer.errors import nearest, unknown_name
+from mixer.errors import suggestion, unknown_name
 from mixer.models.mixer import MlpMixer
 from mixer.weights import read_params
 from mixer.weights.architecture import Architecture, architecture_of, flat_shapes
@@ -70,9 +70,9 @@ def load_weights(source: str) -> Weights:
     if path.suffix in (".npz", ".safetensors"):
         return _weights(*read_params(path))
     raise ValueError(
-        f"There are no weights {source!r}. Expected a name in the catalogue (nearest: "
-        f"{nearest(source, CATALOGUE)!r}), a .npz or .safetensors file, a workdir, or one of its "
-        "checkpoints, WORKDIR/checkpoints/STEP."
+        f"There are no weights {source!r}. Expected a name in the catalogue, a .npz or "
+        ".safetensors file, a workdir, or one of its checkpoints, WORKDIR/checkpoints/STEP."
+        f"{suggestion(source, CATALOGUE)}"
     )
 
 
