@@ -12,7 +12,9 @@ time and FLOPs scale with the number of tokens.
 import json
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags
+
+from mixer.runtime import command, startup
 
 _MODEL = flags.DEFINE_string("model", "mixer", "Model family.")
 _VARIANT = flags.DEFINE_string("variant", "B/16", "Model size, as in Table 1 of the paper.")
@@ -29,21 +31,13 @@ _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of a tab
 _HEADER = "batch/device  img/s/core     min     max  TFLOP/s  of peak  peak GiB   compile s"
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.ERROR)
-    from mixer.runtime.startup import keep_freed_memory
-
-    keep_freed_memory()
-    try:
-        report = _measure()
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+def main() -> None:
+    startup.keep_freed_memory()
+    report = _measure()
     if _JSON.value:
         print(json.dumps(report))
     if not any(result["best"] for result in report["results"]):
-        raise SystemExit("error: no batch size fits in memory. Try smaller --batch_sizes.")
+        raise ValueError("No batch size fits in memory. Try smaller --batch_sizes.")
     if not _JSON.value:
         _print_footer(report)
 
@@ -55,7 +49,10 @@ def _measure() -> dict[str, Any]:
     from mixer.models import build_model
     from mixer.sharding import create_mesh
 
-    batch_sizes, image_sizes = _sizes(_BATCH_SIZES), _sizes(_IMAGE_SIZE)
+    batch_sizes, image_sizes = (
+        command.positive_integers(_BATCH_SIZES),
+        command.positive_integers(_IMAGE_SIZE),
+    )
     dtype = _DTYPE.value or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     model = build_model(
         _MODEL.value,
@@ -91,12 +88,6 @@ def _measure() -> dict[str, Any]:
         _print(result)
     report["token_scaling"] = throughput.token_scaling(report["results"])
     return report
-
-
-def _sizes(flag: flags.FlagHolder) -> list[int]:
-    if not flag.value or not all(size.isdecimal() and int(size) for size in flag.value):
-        raise ValueError(f"Expected --{flag.name} to be positive integers; got {flag.value}.")
-    return [int(size) for size in flag.value]
 
 
 def _print_header(report: dict[str, Any]) -> None:
@@ -152,4 +143,4 @@ def _print_footer(report: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

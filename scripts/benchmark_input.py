@@ -6,9 +6,11 @@ Example: python scripts/benchmark_input.py --dataset=folder:PATH --json
 import json
 import os
 
-from absl import app, flags, logging
+from absl import flags
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is loaded: only its errors
+from mixer.runtime import command, startup
+
+startup.quiet_libraries()
 
 _DATASET = flags.DEFINE_string("dataset", None, "JPEG dataset, as in a config.", required=True)
 _SPLIT = flags.DEFINE_string("split", "train", "Split that fits into memory.")
@@ -20,9 +22,7 @@ _SECONDS = flags.DEFINE_float("seconds", 4.0, "Seconds per turn.")
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of lines.")
 
 
-def main(argv: list[str]) -> None:
-    del argv
-    logging.set_verbosity(logging.ERROR)
+def main() -> None:
     from mixer.benchmark.input import measure_input
     from mixer.data.datasets import open_dataset  # after the flags: TensorFlow takes seconds
 
@@ -43,4 +43,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

@@ -13,22 +13,22 @@ import json
 import os
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags
 
-from mixer.runtime import startup
+from mixer.runtime import command, startup
 
 # Before TensorFlow is imported.
 startup.quiet_libraries()
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-_WEIGHTS = flags.DEFINE_string("weights", None, "Weights to evaluate; see above.", required=True)
+_WEIGHTS = command.path_flag("weights", None, "Weights to evaluate; see above.", required=True)
 _DATASET = flags.DEFINE_string(
     "dataset", None, "Dataset to evaluate on. Default: that of the run the weights come from."
 )
 _SPLIT = flags.DEFINE_string(
     "split", None, "Split to evaluate on. Default: the run's eval_splits.test, or validation."
 )
-_DATA_DIR = flags.DEFINE_string(
+_DATA_DIR = command.path_flag(
     "data_dir", None, "TFDS data folder. Default: that of the run, or TFDS's own."
 )
 _CROP = flags.DEFINE_list(
@@ -42,7 +42,7 @@ _IMAGE_SIZE = flags.DEFINE_integer(
 _EVAL_RESIZE = flags.DEFINE_integer(
     "eval_resize", None, "Side before the crop, pixels. Default: as in the run, or 256 for 224.", 1
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images per batch, over all devices.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images per batch, over all devices.", 1)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Activation dtype.")
 _GELU = flags.DEFINE_enum(
     "gelu", None, ["tanh", "exact"], "Type of GELU. Default: that of the weights, or tanh."
@@ -62,26 +62,14 @@ _TOLERANCE = flags.DEFINE_float(
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per line instead of text.")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.ERROR)
-    try:
-        shots = _parse_shots(_FEW_SHOT.value)
-        num_results = max(1, len(_CROP.value)) * max(1, len(shots))
-        if _EXPECT.value is not None and num_results != 1:
-            raise ValueError(f"Expected one result to compare with --expect; got {num_results}.")
-        for result in _evaluate(shots):
-            _print(result)
-            _check(result["top1"])
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
-
-
-def _parse_shots(numbers: list[str]) -> list[int]:
-    if not all(number.isdecimal() for number in numbers):
-        raise ValueError(f"Expected --few_shot as 1,5,10,25; got {','.join(numbers)}.")
-    return [int(number) for number in numbers]
+def main() -> None:
+    shots = command.positive_integers(_FEW_SHOT) if _FEW_SHOT.value else []
+    num_results = max(1, len(_CROP.value)) * max(1, len(shots))
+    if _EXPECT.value is not None and num_results != 1:
+        raise ValueError(f"Expected one result to compare with --expect; got {num_results}.")
+    for result in _evaluate(shots):
+        _print(result)
+        _check(result["top1"])
 
 
 def _evaluate(shots: list[int]) -> Any:
@@ -130,4 +118,4 @@ def _check(top1: float) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

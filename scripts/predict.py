@@ -11,18 +11,18 @@ workdir of a run.
 import os
 import pathlib
 
-from absl import app, flags, logging
+from absl import flags
 
-from mixer.runtime import startup
+from mixer.runtime import command, startup
 
 # Before TensorFlow is imported.
 startup.quiet_libraries()
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-_WEIGHTS = flags.DEFINE_string("weights", None, "Weights to use; see above.", required=True)
+_WEIGHTS = command.path_flag("weights", None, "Weights to use; see above.", required=True)
 _TOP = flags.DEFINE_integer("top", 5, "Number of classes to show per image.", 1, 20)
-_OUTPUT = flags.DEFINE_string("output", "predictions.png", "PNG file to write the picture to.")
-_CLASS_NAMES = flags.DEFINE_string(
+_OUTPUT = command.path_flag("output", "predictions.png", "PNG file to write the picture to.")
+_CLASS_NAMES = command.path_flag(
     "class_names", None, "File with one class name per line. Default: as in the run, or ImageNet's."
 )
 _CROP = flags.DEFINE_string(
@@ -39,15 +39,11 @@ _GELU = flags.DEFINE_enum(
 )
 
 
-def main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.ERROR)
-    paths = [pathlib.Path(argument) for argument in argv[1:]]
+def main(arguments: list[str]) -> None:
+    paths = [pathlib.Path(argument).expanduser() for argument in arguments]
     output = pathlib.Path(_OUTPUT.value)
-    try:
-        _check_files(paths, output)
-        _predict(paths, output)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    _check_files(paths, output)
+    _predict(paths, output)
 
 
 def _check_files(paths: list[pathlib.Path], output: pathlib.Path) -> None:
@@ -90,4 +86,4 @@ def _predict(paths: list[pathlib.Path], output: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main, takes_arguments=True)

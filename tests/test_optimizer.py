@@ -60,7 +60,9 @@ def test_without_warmup_the_first_step_has_the_peak():
 
 @pytest.mark.parametrize("warmup_steps", [-1, 90_000, 100_000])
 def test_a_warmup_that_does_not_fit_is_refused(warmup_steps):
-    with pytest.raises(ValueError, match=f"got warmup_steps={warmup_steps} and total_steps=90000"):
+    with pytest.raises(
+        ValueError, match=f"below the 90,000 steps of the run; got {warmup_steps:,}"
+    ):
         paper_schedule(warmup_steps=warmup_steps)
 
 

@@ -6,7 +6,7 @@ import re
 from etils import epath
 
 from mixer.checkpoint.folder import complete_steps, names, newest_step
-from mixer.errors import nearest
+from mixer.errors import suggestion
 from mixer.weights.catalogue import CATALOGUE
 from mixer.weights.files import holds_weights
 
@@ -39,11 +39,10 @@ def locate(source: str) -> epath.Path:
     if path.exists() or holds_weights(path.name):
         return path
     _check_step(path)
-    near = nearest(source, CATALOGUE)
     raise ValueError(
-        f"There are no weights {source!r}. Expected a name in the catalogue"
-        f"{f' (nearest: {near!r})' if near else ''}, a .npz or .safetensors file, a workdir, or "
-        "one of its checkpoints, WORKDIR/checkpoints/STEP."
+        f"There are no weights {source!r}. Expected a name in the catalogue, a .npz or .safetensors "
+        f"file, a workdir, or one of its checkpoints, WORKDIR/checkpoints/STEP."
+        f"{suggestion(source, CATALOGUE)}"
     )
 
 

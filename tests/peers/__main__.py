@@ -12,7 +12,9 @@ import json
 import os
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags
+
+from mixer.runtime import command
 
 # By default JAX preallocates most of a GPU's memory and would leave too little for PyTorch.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -32,25 +34,19 @@ _WINDOWS = flags.DEFINE_integer("windows", 5, "Pairs of timing windows per peer.
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.ERROR)
+def main() -> None:
     from tests.peers.compare import measure_peers  # after the flags: JAX takes seconds
 
-    try:
-        report = measure_peers(
-            _VARIANT.value,
-            peers=_PEERS.value,
-            mode=_MODE.value,
-            batch_size=_BATCH_SIZE.value,
-            image_size=_IMAGE_SIZE.value,
-            dtype=_DTYPE.value,
-            seconds=_SECONDS.value,
-            windows=_WINDOWS.value,
-        )
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    report = measure_peers(
+        _VARIANT.value,
+        peers=_PEERS.value,
+        mode=_MODE.value,
+        batch_size=_BATCH_SIZE.value,
+        image_size=_IMAGE_SIZE.value,
+        dtype=_DTYPE.value,
+        seconds=_SECONDS.value,
+        windows=_WINDOWS.value,
+    )
     if _JSON.value:
         print(json.dumps(report))
         return
@@ -75,4 +71,4 @@ def _cell(value: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

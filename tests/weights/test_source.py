@@ -57,7 +57,7 @@ def test_every_way_to_name_a_file(tmp_path, monkeypatch):
         ("parts", "holds weights files; name one: config.json"),
         ("hub", "name one: model.safetensors, pytorch_model.bin"),
         ("runs/nowhere", "no weights 'runs/nowhere'. Expected a name in the catalogue"),
-        ("imagenet1k/Mixer-B16", "nearest: 'imagenet1k/Mixer-B_16'"),
+        ("imagenet1k/Mixer-B16", "Did you mean 'imagenet1k/Mixer-B_16'"),
         ("nowhere.pth", "a weights file at .*nowhere.pth; got nothing. Check the path"),
         ("run/config.json", "Other formats are not supported"),
     ],
