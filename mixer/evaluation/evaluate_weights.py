@@ -51,11 +51,13 @@ def images_for(
     defaults apply instead.
 
     Raises:
-      ValueError: neither the weights nor the caller name a dataset.
+      ValueError: neither the weights nor the caller name a dataset, or the split is empty.
     """
     recipe = loaded.recipe
     if not (recipe.dataset if dataset is None else dataset):
         raise ValueError("Expected --dataset=NAME; only the weights of a run imply a dataset.")
+    if split == "":
+        raise ValueError("Expected a split, such as test; got an empty --split.")
     if dataset not in (None, recipe.dataset):
         recipe = dataclasses.replace(recipe, split=PAPER.split, data_dir=PAPER.data_dir)
     return Images(

@@ -7,6 +7,8 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from mixer.evaluation.prediction_table import printable
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -34,7 +36,7 @@ def find_images(arguments: Sequence[str]) -> list[pathlib.Path]:
         kinds = ", ".join(
             f"{count:,} {suffix or 'without a suffix'}" for suffix, count in others.items()
         )
-        print(f"Not images, left out: {_printable(kinds)}.", file=sys.stderr, flush=True)
+        print(f"Not images, left out: {printable(kinds)}.", file=sys.stderr, flush=True)
     return list(found)
 
 
@@ -49,12 +51,12 @@ def _images_of(argument: str, others: collections.Counter[str]) -> list[pathlib.
     if path.exists():
         raise ValueError(f"Expected an image file; {path} is neither a file nor a folder.")
     if not glob.has_magic(argument):
-        raise ValueError(f"Expected an image file; there is no file {_printable(argument)}.")
+        raise ValueError(f"Expected an image file; there is no file {printable(argument)}.")
     matches = sorted(map(pathlib.Path, glob.glob(os.path.expanduser(argument), recursive=True)))
     images = [p for p in matches if p.is_file() and p.suffix.lower() in SUFFIXES]
     others.update(p.suffix for p in matches if p.is_file() and p not in set(images))
     if not images:
-        raise ValueError(f"Expected images that match {_printable(argument)}; there are none.")
+        raise ValueError(f"Expected images that match {printable(argument)}; there are none.")
     return images
 
 
@@ -74,11 +76,7 @@ def _images_in(
                 others[path.suffix] += 1
     if not images:
         raise ValueError(
-            f"Expected images ({', '.join(SUFFIXES)}) in the folder {_printable(argument)}; there "
+            f"Expected images ({', '.join(SUFFIXES)}) in the folder {printable(argument)}; there "
             "are none."
         )
     return images
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

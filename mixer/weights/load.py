@@ -152,12 +152,25 @@ def load_model(
     return LoadedModel(model, params, image_size, weights.class_names, weights.recipe, assumed)
 
 
-def not_recorded_in_files(weights: Weights) -> dict[str, Any]:
-    """Returns the fields of the model that a file with these parameters would be read without."""
+def lost_in_files(weights: Weights) -> str:
+    """Returns in a sentence what a file with these parameters does not record, or "".
+
+    Raises:
+      ValueError: nobody could load the file as the same model.
+    """
     in_file = dataclasses.replace(weights, model={})
     known = _fields_of(_build(in_file, weights.params, weights.image_size))
     own = _fields_of(_build(weights, weights.params, weights.image_size))
-    return {name: value for name, value in own.items() if value != known.get(name)}
+    lost = {name: value for name, value in own.items() if value != known.get(name)}
+    flags = ["--gelu=exact"] * (lost.pop("gelu_approximate", True) is False)
+    if lost:
+        raise ValueError(
+            f"Expected a model that a file of parameters describes; got one with "
+            f"{', '.join(f'{name}={value}' for name, value in lost.items())}, which no file "
+            "records. Use the run itself."
+        )
+    flags += ["--class_names=FILE"] * (weights.class_names is not None)
+    return f"To use it, add what it does not record: {' '.join(flags)}" if flags else ""
 
 
 def _build(weights: Weights, params: dict[str, Any], image_size: int, **changes: Any) -> nn.Module:

@@ -40,8 +40,8 @@ def locate(source: str) -> epath.Path:
         return path
     _check_step(path)
     raise ValueError(
-        f"There are no weights {source!r}. Expected a name in the catalogue, a .npz or .safetensors "
-        f"file, a workdir, or one of its checkpoints, WORKDIR/checkpoints/STEP."
+        f"There are no weights {source!r}. Expected a name in the catalogue, a .npz or "
+        ".safetensors file, a workdir, or one of its checkpoints, WORKDIR/checkpoints/STEP."
         f"{suggestion(source, CATALOGUE)}"
     )
 

@@ -107,7 +107,7 @@ def test_a_file_that_is_no_image_leaves_the_picture_alone(call, tmp_path, weight
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
-        ("predict.py", [], "error: Expected image files; got none"),
+        ("predict.py", [], "error: Expected image files, folders or patterns; got none"),
         ("predict.py", ["missing.png"], "error: Expected an image file; there is no file missing"),
         (
             "predict.py",
@@ -115,7 +115,7 @@ def test_a_file_that_is_no_image_leaves_the_picture_alone(call, tmp_path, weight
             "Expected --output to differ from the images; got a.png",
         ),
         ("predict.py", ["a.png", "--output=there/b.png"], "in an existing folder"),
-        ("predict.py", ["a.png", "--output=b.jpg"], "Expected --output=NAME.png"),
+        ("predict.py", ["a.png", "--output=b.jpg"], "Expected --output=NAME.png, .csv or .json"),
         (
             "evaluate.py",
             ["--dataset=d", "--few_shot=5,-1"],

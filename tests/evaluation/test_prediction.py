@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixer.evaluation import prediction
-from mixer.evaluation.prediction import Prediction, draw_predictions, predict
+from mixer.evaluation import prediction_picture
+from mixer.evaluation.prediction import Prediction, predict
+from mixer.evaluation.prediction_picture import draw_predictions
 
 NAMES = ("red", "green", "blue", "other")
 
@@ -82,7 +83,7 @@ def test_the_picture_shows_images_and_bars(tmp_path):
 
 
 def test_of_many_images_the_first_are_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr(prediction, "MAX_DRAWN", 4)
+    monkeypatch.setattr(prediction_picture, "MAX_DRAWN", 4)
     draw_predictions(make_predictions(30), tmp_path / "many.png")
     with Image.open(tmp_path / "many.png") as picture:
         assert picture.size == (2 * 5.6 * 120, 2 * 2.3 * 120)

@@ -16,7 +16,7 @@ from mixer.models import MODELS
 from mixer.models import mixer as mixer_module
 from mixer.train_loop import Training, create_training
 from mixer.weights import load, save_params
-from mixer.weights.load import initial_params, load_model, load_weights, not_recorded_in_files
+from mixer.weights.load import initial_params, load_model, load_weights, lost_in_files
 
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
 
@@ -38,6 +38,7 @@ class WithActivation(mixer_module.MlpMixer):
 def save_run(tmp_path, digits_config, monkeypatch) -> Callable[..., tuple[str, Training, dict]]:
     """Saves a run of random parameters; returns its workdir, its computation and its parameters."""
     monkeypatch.setitem(MODELS, "later", (WithActivation, {}))
+    monkeypatch.setattr("mixer.build.check_config", lambda config: None)  # knows no later model
 
     def save(**model: object) -> tuple[str, Training, dict]:
         digits_config.model.update(model)
@@ -118,16 +119,25 @@ def test_fine_tuning_needs_every_option_that_decides_what_the_weights_compute(sa
     assert fitting.keys() == params.keys() - {"head"}
 
 
-def test_a_file_is_said_to_record_neither_gelu_nor_other_options(save_run, tmp_path):
-    workdir, *_ = save_run(name="later", activation="relu", gelu_approximate=False)
+def test_what_a_file_does_not_record_is_said(save_run, tmp_path):
+    workdir, *_ = save_run(gelu_approximate=False)
     weights = load_weights(workdir)
-    missing = {"gelu_approximate": False, "activation": "relu"}
-    assert not_recorded_in_files(weights) == missing
+    expected = "To use it, add what it does not record: --gelu=exact --class_names=FILE"
+    assert lost_in_files(weights) == expected
     save_params(tmp_path / "w.npz", weights.params)
     loaded = load_model(str(tmp_path / "w.npz"))
-    assert "does not record the type of GELU" in loaded.assumed
+    assert "w.npz does not record the type of GELU: the tanh" in loaded.assumed
     assert "--gelu=exact" in loaded.assumed
-    assert load_model(str(tmp_path / "w.npz"), gelu="tanh").assumed == ""
+    assert lost_in_files(load_weights(str(tmp_path / "w.npz"))) == ""
+    exact = load_model(str(tmp_path / "w.npz"), gelu="exact")
+    assert exact.assumed == ""
+    assert exact.model.clone(dtype="float32") == load_model(workdir).model
+
+
+def test_what_no_file_could_record_is_not_written_to_one(save_run):
+    workdir, *_ = save_run(name="later", activation="relu")
+    with pytest.raises(ValueError, match="got one with activation=relu, which no file records"):
+        lost_in_files(load_weights(workdir))
 
 
 def test_a_config_that_does_not_fit_its_arrays_is_refused(save_run, monkeypatch):
