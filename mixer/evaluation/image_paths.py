@@ -5,7 +5,7 @@ import glob
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mixer.evaluation.prediction_table import printable
 
@@ -33,9 +33,7 @@ def find_images(arguments: Sequence[str]) -> list[pathlib.Path]:
     for argument in arguments:
         found |= dict.fromkeys(_images_of(argument, others))
     if others:
-        kinds = ", ".join(
-            f"{count:,} {suffix or 'without a suffix'}" for suffix, count in others.items()
-        )
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(others.items()))
         print(f"Not images, left out: {printable(kinds)}.", file=sys.stderr, flush=True)
     return list(found)
 
@@ -43,40 +41,56 @@ def find_images(arguments: Sequence[str]) -> list[pathlib.Path]:
 def _images_of(argument: str, others: collections.Counter[str]) -> list[pathlib.Path]:
     if not argument:
         raise ValueError("Expected an image file, a folder or a pattern; got an empty argument.")
-    path = pathlib.Path(os.path.expanduser(argument))
-    if path.is_dir():
-        return _images_in(path, argument, others)
+    expanded = os.path.expanduser(argument)
+    path = pathlib.Path(expanded)
     if path.is_file():
         return [path]
-    if path.exists():
-        raise ValueError(f"Expected an image file; {path} is neither a file nor a folder.")
-    if not glob.has_magic(argument):
+    if path.is_dir():
+        images = _images_among([path], others)
+    elif path.exists():
+        raise ValueError(f"Expected an image; {printable(argument)} is no file and no folder.")
+    elif glob.has_magic(argument):
+        images = _images_among(map(pathlib.Path, glob.glob(expanded, recursive=True)), others)
+    else:
         raise ValueError(f"Expected an image file; there is no file {printable(argument)}.")
-    matches = sorted(map(pathlib.Path, glob.glob(os.path.expanduser(argument), recursive=True)))
-    images = [p for p in matches if p.is_file() and p.suffix.lower() in SUFFIXES]
-    others.update(p.suffix for p in matches if p.is_file() and p not in set(images))
     if not images:
-        raise ValueError(f"Expected images that match {printable(argument)}; there are none.")
+        raise ValueError(
+            f"Expected images ({', '.join(SUFFIXES)}) in {printable(argument)}; there are none."
+        )
     return images
 
 
-def _images_in(
-    folder: pathlib.Path, argument: str, others: collections.Counter[str]
+def _images_among(
+    paths: Iterable[pathlib.Path], others: collections.Counter[str]
 ) -> list[pathlib.Path]:
+    """Returns the images among the paths and in the folders among them, sorted; opens none."""
+    files: set[pathlib.Path] = set()
+    for path in paths:
+        files |= _files_in(path) if path.is_dir() else {path}
+    images = []
+    for path in sorted(files):
+        if not path.is_file():  # a dangling link, a pipe, a device
+            others["that are no files"] += 1
+        elif path.suffix.lower() not in SUFFIXES:
+            others[path.suffix or "without a suffix"] += 1
+        else:
+            images.append(path)
+    return images
+
+
+def _files_in(folder: pathlib.Path) -> set[pathlib.Path]:
+    """Returns what is in a folder and its folders, follows links, but each folder once."""
+
     def refuse(error: OSError) -> None:
         raise error
 
-    images = []
+    files, seen = set(), set()
     for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for path in (pathlib.Path(parent, name) for name in sorted(names) if name[0] != "."):
-            if path.suffix.lower() in SUFFIXES:
-                images.append(path)
-            else:
-                others[path.suffix] += 1
-    if not images:
-        raise ValueError(
-            f"Expected images ({', '.join(SUFFIXES)}) in the folder {printable(argument)}; there "
-            "are none."
-        )
-    return images
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files |= {pathlib.Path(parent, name) for name in names if not name.startswith(".")}
+    return files

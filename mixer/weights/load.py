@@ -6,27 +6,22 @@ from typing import Any
 
 import flax
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 from etils import epath
 from jax.typing import DTypeLike
 
 from mixer.checkpoint.format import read_checkpoint
 from mixer.data.imagenet import imagenet_class_names
 from mixer.errors import unknown_name
-from mixer.models import build_model
 from mixer.weights import read_params
 from mixer.weights.architecture import Architecture, architecture_of, flat_shapes
 from mixer.weights.catalogue import CATALOGUE, fetch
 from mixer.weights.eval_recipe import PAPER, EvalRecipe, recipe_of
 from mixer.weights.finite import check_finite
+from mixer.weights.rebuild import deciding_fields, rebuild_model
 from mixer.weights.resize import resize_resolution
 from mixer.weights.source import locate
 
 GELUS = {"tanh": True, "exact": False}  # name -> gelu_approximate
-# Fields of a model that fine-tuning may change: they matter to training, rounding or the head.
-_FREE_FIELDS = {"dropout_rate", "stochastic_depth_rate", "head_bias_init", "dtype", "remat"}
-_FREE_FIELDS |= {"num_classes", "parent", "name"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +97,8 @@ def initial_params(source: str, model: nn.Module, image_size: int) -> dict[str, 
     """
     weights = load_weights(source)
     params = resized_params(weights, image_size)
-    own, wanted = _fields_of(_build(weights, params, image_size)), _fields_of(model)
+    own = deciding_fields(rebuild_model(weights.model, params, image_size))
+    wanted = deciding_fields(model)
     if "gelu_approximate" not in weights.model:
         del own["gelu_approximate"]  # not recorded: the config decides
     differing = [
@@ -148,7 +144,7 @@ def load_model(
             f"{source} does not record the type of GELU: the tanh approximation is used, as in the "
             "released weights. Weights trained in PyTorch need --gelu=exact."
         )
-    model = _build(weights, params, image_size, **changes)
+    model = rebuild_model(weights.model, params, image_size, **changes)
     return LoadedModel(model, params, image_size, weights.class_names, weights.recipe, assumed)
 
 
@@ -158,10 +154,11 @@ def lost_in_files(weights: Weights) -> str:
     Raises:
       ValueError: nobody could load the file as the same model.
     """
-    in_file = dataclasses.replace(weights, model={})
-    known = _fields_of(_build(in_file, weights.params, weights.image_size))
-    own = _fields_of(_build(weights, weights.params, weights.image_size))
-    lost = {name: value for name, value in own.items() if value != known.get(name)}
+    read, own = (
+        deciding_fields(rebuild_model(recorded, weights.params, weights.image_size))
+        for recorded in ({}, weights.model)
+    )
+    lost = {name: value for name, value in own.items() if value != read.get(name)}
     flags = ["--gelu=exact"] * (lost.pop("gelu_approximate", True) is False)
     if lost:
         raise ValueError(
@@ -171,38 +168,6 @@ def lost_in_files(weights: Weights) -> str:
         )
     flags += ["--class_names=FILE"] * (weights.class_names is not None)
     return f"To use it, add what it does not record: {' '.join(flags)}" if flags else ""
-
-
-def _build(weights: Weights, params: dict[str, Any], image_size: int, **changes: Any) -> nn.Module:
-    """Returns the model for the parameters, resized to `image_size`, with `changes` to its fields.
-
-    Raises:
-      ValueError: the config of the run describes another model than its arrays.
-    """
-    fields = dataclasses.asdict(_architecture(params))
-    del fields["num_tokens"]
-    if "name" not in weights.model:
-        return build_model("mixer", **{**fields, **weights.model, **changes})
-    # A run's config says everything else. What it would not fit is an error, not a guess.
-    resized = {name: fields[name] for name in ("num_classes", "tokens_mlp_dim")}
-    model = build_model(**{**weights.model, **resized, **changes})
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    needed = flat_shapes(jax.eval_shape(model.init, jax.random.key(0), images)["params"])
-    found = flat_shapes(params)
-    differing = [n for n in sorted({*needed, *found}) if needed.get(n) != found.get(n)]
-    if differing:
-        raise ValueError(
-            f"Expected the arrays of the model in the run's config; of {len(differing)} that "
-            f"differ, the first is {differing[0]}: {found.get(differing[0])} instead of "
-            f"{needed.get(differing[0])}. Use another checkpoint."
-        )
-    return model
-
-
-def _fields_of(model: nn.Module) -> dict[str, Any]:
-    """Returns the fields that decide what the model computes, apart from its head."""
-    names = [field.name for field in dataclasses.fields(model)]
-    return {name: getattr(model, name) for name in names if name not in _FREE_FIELDS}
 
 
 def _published_weights(name: str) -> Weights:
