@@ -1,5 +1,6 @@
 """Schedule and updates against hand-computed numbers."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
