@@ -47,9 +47,10 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, 
 
 
 def main() -> None:
-    if not _WORKDIR.value:
-        raise ValueError("Expected --workdir=DIR; got an empty one.")
-    config = _CONFIG.value
+    workdir, config = _WORKDIR.value, _CONFIG.value
+    is_elsewhere = "://" in workdir and not workdir.startswith("gs://")
+    if not workdir or is_elsewhere or os.path.isfile(workdir):
+        raise ValueError(f"Expected --workdir to be a folder, here or in gs://; got {workdir!r}.")
     check_config(config)
     startup.collect_garbage_rarely()
     startup.keep_freed_memory(config.batch_size * config.image_size**2)
@@ -65,7 +66,7 @@ def main() -> None:
     try:
         train(
             config,
-            epath.Path(_WORKDIR.value),
+            epath.Path(workdir),
             allow_config_change=_ALLOW_CONFIG_CHANGE.value,
             started=_STARTED,
         )

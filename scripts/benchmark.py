@@ -24,7 +24,7 @@ _IMAGE_SIZE = flags.DEFINE_list("image_size", ["224"], "Image sides to measure, 
 _DTYPE = flags.DEFINE_enum(
     "dtype", None, ["float32", "bfloat16"], "Activation dtype. Default: bfloat16, on CPUs float32."
 )
-_SECONDS = flags.DEFINE_float("seconds", 2.0, "Approximate length of a timing window.")
+_SECONDS = flags.DEFINE_float("seconds", 2.0, "Approximate length of a timing window.", 0.001)
 _WINDOWS = flags.DEFINE_integer("windows", 5, "Timing windows per batch size.", 1)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 

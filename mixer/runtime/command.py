@@ -29,6 +29,9 @@ WRONG_FLAGS = (flags.Error, ValueError, TypeError, KeyError, AttributeError, Ind
 
 def run(main: Callable[..., None], *, takes_arguments: bool = False) -> NoReturn:
     """Parses the flags, calls `main`, with the other arguments if it takes them, and exits."""
+    # With it, mixup and the masks would be drawn from other bits.
+    os.environ["JAX_ENABLE_X64"] = "0"
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's own is inherited, and may not be installed here
     for stream in (sys.stdout, sys.stderr):  # it may not be able to show a file's or class's name
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

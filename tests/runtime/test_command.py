@@ -47,7 +47,9 @@ def test_help_is_a_success_and_a_typo_is_not(program):
     ("arguments", "message"),
     [
         ([], "Expected --workdir; got none.\nExpected --config; got none."),
-        (["--workdir=", "--config={ok}"], "Expected --workdir=DIR; got an empty one."),
+        (["--workdir=", "--config={ok}"], "to be a folder, here or in gs://; got ''"),
+        (["--workdir=http://a/b", "--config={ok}"], "here or in gs://; got 'http://a/b'"),
+        (["--workdir=ok.py", "--config={ok}"], "here or in gs://; got 'ok.py'"),
         (["--workdir=w", "--config={ok}", "x"], "Expected flags alone; got x"),
         (
             ["--workdir=w", "--config=o.py"],
@@ -99,6 +101,13 @@ def test_a_home_folder_is_expanded_and_a_device_that_is_not_there_is_named(tmp_p
     assert run.stderr.startswith(message)
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "~").exists()
+
+
+def test_programs_do_not_inherit_what_changes_their_results(tmp_path):
+    variables = {"JAX_ENABLE_X64": "1", "MPLBACKEND": "module://not_installed"}
+    body = "import jax, matplotlib as m\nprint(jax.numpy.zeros(3, float).dtype, m.get_backend())"
+    run = own_program(tmp_path, body, **variables)
+    assert (run.stdout, run.returncode) == ("float32 agg\n", 0)
 
 
 def own_program(tmp_path: pathlib.Path, body: str, **variables: str) -> subprocess.CompletedProcess:

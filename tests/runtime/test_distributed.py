@@ -98,9 +98,8 @@ def test_a_process_that_fails_alone_ends_the_others_within_the_heartbeat():
     program = """
 import time
 import jax
-from absl import app
 from mixer import main, train_loop
-from mixer.runtime import distributed
+from mixer.runtime import command, distributed
 
 def train(*args, **kwargs):
     if jax.process_index() == 1:
@@ -109,7 +108,7 @@ def train(*args, **kwargs):
 
 distributed._TIMEOUT_SECONDS = 5
 train_loop.train = train
-app.run(main.main)
+command.run(main.main)
 """
     command = [sys.executable, "-c", program, "--config=configs/digits.py", "--workdir=unused"]
     command += [f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]

@@ -10,12 +10,13 @@ import threading
 import time
 
 import jax
-from absl import app, flags
+from absl import flags
 
 from mixer import main, train_loop
 from mixer.checkpoint.save import Checkpoints
 from mixer.data import input_pipeline
 from mixer.reporting.run_log import RunLog
+from mixer.runtime import command
 
 PHASES = ("compile", "wait for data", "step", "save", "evaluation")
 WAIT_SECONDS = 30.0  # for the batch that is late; of several processes none can go on without it
@@ -81,4 +82,4 @@ def patch(phase: str) -> None:
 if __name__ == "__main__":
     patch(os.environ["PHASE"])
     flags.mark_flag_as_required("config")
-    app.run(main.main)
+    command.run(main.main)
