@@ -210,7 +210,7 @@ def _prepare(
         checksums = workers.submit(compile_checksums, training.abstract_state)
         first_batch = next(batches)
         if log.is_new:
-            log.add_images(first_batch)
+            log.add_images(first_batch, data.class_names)
         preemption.wait_for(checksums)
         return preemption.wait_for(step), itertools.chain([first_batch], batches)
     finally:

@@ -5,7 +5,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -123,14 +123,15 @@ class RunLog:
         if len(self._pending) > _STEPS_IN_FLIGHT:
             self._report(*self._pending.popleft())
 
-    def add_images(self, batch: dict[str, np.ndarray]) -> None:
+    def add_images(self, batch: dict[str, np.ndarray], class_names: Sequence[str]) -> None:
         """Draws images of a batch, as the model sees them, into `train_images.png`."""
         if self._active:
             from mixer.reporting.pictures import (
                 draw_images,  # Matplotlib: a resumed run needs it later
             )
 
-            draw_images(batch["images"], batch["labels"], self._workdir / "train_images.png")
+            path = self._workdir / "train_images.png"
+            draw_images(batch["images"], batch["labels"], path, class_names)
 
     def add_evaluations(self, step: int, results: dict[str, dict[str, float]]) -> dict[str, float]:
         """Writes and shows the results, split -> metrics, and draws the curves so far.
