@@ -52,10 +52,8 @@ def test_curves(tmp_path: pathlib.Path, figures: list[Figure]) -> None:
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             assert axis.get_offset_text().get_text() == ""
-            for label in tick_labels(axis):
-                float(
-                    label.replace(",", "").replace("%", "").replace("\u2212", "-")
-                )  # a number in digits
+            for label in tick_labels(axis):  # numbers in digits
+                float(label.replace(",", "").replace("%", "").replace("\u2212", "-"))
                 assert "e" not in label
 
 
