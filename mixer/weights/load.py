@@ -187,8 +187,9 @@ def _published_weights(name: str) -> Weights:
 def _checkpoint_weights(step_directory: epath.Path) -> Weights:
     params, meta = read_checkpoint(step_directory)
     try:
+        name = meta["config"]["model"]["name"]  # without it, shapes would decide
         known: dict[str, Any] = {
-            "model": {"gelu_approximate": True, **meta["config"]["model"]},
+            "model": {"gelu_approximate": True, **meta["config"]["model"], "name": name},
             "class_names": tuple(map(str, meta["class_names"])),
             "recipe": recipe_of(meta["config"]),
         }

@@ -33,9 +33,15 @@ def rebuild_model(
         return build_model("mixer", **{**fields, **recorded, **changes})
     # Only what the dataset and a change of resolution decide is taken from the shapes.
     resized = {name: fields[name] for name in ("num_classes", "tokens_mlp_dim")}
-    model = build_model(**{**recorded, **resized, **changes})
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    needed = flat_shapes(jax.eval_shape(model.init, jax.random.key(0), images)["params"])
+    try:
+        model = build_model(**{**recorded, **resized, **changes})
+        needed = flat_shapes(jax.eval_shape(model.init, jax.random.key(0), images)["params"])
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"Expected the config of a run to describe a model; got one that cannot be built: "
+            f"{str(error)[:500]}"
+        ) from error
     found = flat_shapes(params)
     differing = [n for n in sorted({*needed, *found}) if needed.get(n) != found.get(n)]
     if differing:

@@ -141,17 +141,31 @@ def test_what_no_file_could_record_is_not_written_to_one(save_run):
         lost_in_files(load_weights(workdir))
 
 
-def test_a_config_that_does_not_fit_its_arrays_is_refused(save_run, monkeypatch):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"num_blocks": 3},
+            "model in the run's config; of 12 that differ, the first is MixerBlock_2",
+        ),
+        ({"hidden_dim": 32}, "of 19 that differ, the first is MixerBlock_0/LayerNorm_0/bias"),
+        ({"num_blocks": "two"}, "got one that cannot be built"),
+        ({"depth": 2}, "got one that cannot be built: Unknown field of the model mixer 'depth'"),
+        ({"name": "vit"}, "got one that cannot be built: Unknown model 'vit'"),
+        ({"name": None}, "got one that cannot be built"),
+    ],
+)
+def test_a_config_that_does_not_fit_its_arrays_is_refused(changes, message, save_run, monkeypatch):
     workdir, *_ = save_run()
     read = load.read_checkpoint
 
-    def other_blocks(path: pathlib.Path) -> tuple[dict, dict]:
+    def other(path: pathlib.Path) -> tuple[dict, dict]:
         params, meta = read(path)
-        meta["config"]["model"]["num_blocks"] = 3
+        meta["config"]["model"].update(changes)
         return params, meta
 
-    monkeypatch.setattr(load, "read_checkpoint", other_blocks)
-    with pytest.raises(ValueError, match="model in the run's config; of 12 that differ, the first"):
+    monkeypatch.setattr(load, "read_checkpoint", other)
+    with pytest.raises(ValueError, match=message):
         load_model(workdir)
 
 
