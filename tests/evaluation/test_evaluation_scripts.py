@@ -7,6 +7,7 @@ import pathlib
 import runpy
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 
 import jax
@@ -34,7 +35,7 @@ def call(capsys: pytest.CaptureFixture) -> Callable[..., str]:
         main = runpy.run_path(str(ROOT / "scripts" / script))["main"]
         try:
             _, *others = flags.FLAGS([script, *map(str, arguments)])
-            main(*[others] * (script == "predict.py"))
+            main(*[others] * (script in ("predict.py", "convert_weights.py")))
         finally:
             logging.set_verbosity(verbosity)
             for name in set(flags.FLAGS) - before:
@@ -214,3 +215,15 @@ def test_flags_that_are_empty_are_not_left_out(call, evaluation):
     ):
         with pytest.raises((ValueError, OSError), match=message):
             call("evaluate.py", *evaluation, flag)
+
+
+def test_a_conversion_says_what_the_file_does_not_record(call, weights, tmp_path):
+    with tarfile.open(ROOT / "tests" / "golden" / "checkpoint.tar.gz") as archive:
+        archive.extractall(tmp_path / "run", filter="data")
+    for source, output, note in (
+        (tmp_path / "run", "w.npz", "add what it does not record: --class_names=FILE"),
+        (weights, "w.safetensors", "bytes."),
+    ):
+        printed = call("convert_weights.py", source, tmp_path / output)
+        assert printed.rstrip().endswith(note)
+        assert (tmp_path / output).is_file()
