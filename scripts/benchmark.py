@@ -119,7 +119,8 @@ def _print(result: dict[str, Any]) -> None:
             for key, width in (("median", 10), ("min", 6), ("max", 6))
         )
         print(
-            f"{row['batch_size']:12}  {speeds}  {row['tflops_per_device']:7.4g}  {row['matrix_share']:7.1%}  "
+            f"{row['batch_size']:12}  {speeds}  {row['tflops_per_device']:7.4g}  "
+            f"{row['matrix_share']:7.1%}  "
             f"{'-' if memory is None else format(memory, '.2f'):>8}  {row['compile_s']:10.1f}"
             + ("  best" if row is result["best"] else ""),
             flush=True,
