@@ -233,6 +233,7 @@ def test_a_run_is_not_made_shorter_than_it_is(tmp_path, digits_config, finished_
     [
         ("optimizer.learning_rates", 1, "Did you mean 'optimizer.learning_rate'"),
         ("model.hidden_dims", 1, "'model.hidden_dims'.*Did you mean 'model.hidden_dim'"),
+        ("train_crop.resize", 20, "does not use these config keys: 'train_crop.resize'"),
         ("dataset", "digit", "Did you mean 'digits'"),
         ("loss", "sigmod", "Did you mean 'sigmoid'"),
         ("batch_size", 20, "divisible by the 8 devices; got 20"),
