@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from mixer.evaluation.prediction_table import printable
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
 def find_images(arguments: Sequence[str]) -> list[pathlib.Path]:
