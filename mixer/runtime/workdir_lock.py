@@ -10,6 +10,10 @@ import jax
 from etils import epath
 
 from mixer.runtime.file_lock import file_lock
+from mixer.runtime.naming import naming
+
+LOCK_NAME = "lock"
+_HOLDER = "process "
 
 
 @contextlib.contextmanager
@@ -20,7 +24,7 @@ def workdir_lock(workdir: epath.Path) -> Iterator[None]:
     so.
 
     Raises:
-      ValueError: another run holds the lock.
+      ValueError: another run holds the lock, or the file is something else.
     """
     if jax.process_index() != 0:
         yield
@@ -30,7 +34,12 @@ def workdir_lock(workdir: epath.Path) -> Iterator[None]:
         yield
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    path = pathlib.Path(workdir, "lock")
+    path = pathlib.Path(workdir, LOCK_NAME)
+    if path.exists() and not is_lock_of_run(path):
+        raise ValueError(
+            f"Expected {path} to be the lock of a run; got something else, which the run would "
+            "overwrite. Use another --workdir."
+        )
 
     def refuse() -> None:
         raise ValueError(
@@ -39,5 +48,14 @@ def workdir_lock(workdir: epath.Path) -> Iterator[None]:
         ) from None
 
     with file_lock(path, refuse):
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        with naming(path):
+            path.write_text(f"{_HOLDER}{os.getpid()} on {socket.gethostname()}")
         yield
+
+
+def is_lock_of_run(path: pathlib.Path) -> bool:
+    """Returns whether a file is the lock of a run; a full disk leaves an empty one."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_HOLDER)) in (b"", _HOLDER.encode())

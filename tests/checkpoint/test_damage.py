@@ -121,7 +121,7 @@ def put(source: pathlib.Path, target: pathlib.Path) -> None:
 FAULTS: dict[str, tuple[str, Fault]] = {
     "one bit": ("checksum", lambda step, old: replace_state(step, flip_one_bit)),
     "two rows swapped": ("checksum", lambda step, old: replace_state(step, swap_two)),
-    "saved in bfloat16": ("checksum", lambda step, old: replace_state(step, to_bfloat16)),
+    "saved in bfloat16": ("arrays", lambda step, old: replace_state(step, to_bfloat16)),
     "another shape": ("arrays", lambda step, old: replace_state(step, lambda x: x[:10])),
     "arrays of another step": ("checksum", lambda step, old: put(old / "state", step / "state")),
     "truncated array": ("arrays", lambda step, old: truncate(largest_data(step))),
