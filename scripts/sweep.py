@@ -40,11 +40,15 @@ _PRINT_COMMANDS = flags.DEFINE_bool("print_commands", False, "Print the commands
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    for number in (signal.SIGTERM, signal.SIGHUP):  # so that the current run is stopped, too
+    from mixer.runtime.output import lasting_output
+
+    stops = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+    for number in stops:  # so that the current run is stopped, too
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
     try:
-        _sweep()
+        with lasting_output():
+            _sweep()
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:

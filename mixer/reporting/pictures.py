@@ -7,6 +7,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from mixer.reporting.metrics import read_metrics
+from mixer.runtime.naming import naming
 
 
 def draw_curves(workdir: epath.Path) -> None:
@@ -51,4 +52,5 @@ def draw_images(images: np.ndarray, labels: np.ndarray, path: epath.Path) -> Non
 def _save(figure: Figure, path: epath.Path, *, dpi: int) -> None:
     png = io.BytesIO()  # matplotlib writes local files only
     figure.savefig(png, dpi=dpi)
-    path.write_bytes(png.getvalue())
+    with naming(path):
+        path.write_bytes(png.getvalue())
