@@ -16,6 +16,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from mixer.runtime import startup
+from mixer.runtime.watchdog import end_if_idle
 
 # Before TensorFlow is imported.
 startup.quiet_libraries()
@@ -66,6 +67,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.ERROR)
+    end_if_idle()
     try:
         shots = _parse_shots(_FEW_SHOT.value)
         num_results = max(1, len(_CROP.value)) * max(1, len(shots))

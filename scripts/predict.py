@@ -14,6 +14,7 @@ import pathlib
 from absl import app, flags, logging
 
 from mixer.runtime import startup
+from mixer.runtime.watchdog import end_if_idle
 
 # Before TensorFlow is imported.
 startup.quiet_libraries()
@@ -43,6 +44,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     paths = [pathlib.Path(argument) for argument in argv[1:]]
     output = pathlib.Path(_OUTPUT.value)
+    end_if_idle()
     try:
         _check_files(paths, output)
         _predict(paths, output)

@@ -12,6 +12,8 @@ import sys
 
 from absl import app, flags, logging
 
+from mixer.runtime.watchdog import end_if_idle
+
 # Before TensorFlow is loaded: only its errors.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -49,6 +51,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # --verbosity=0 shows the libraries' own messages
+    end_if_idle()
     try:
         from mixer.data import prepare  # after the flags: TensorFlow takes seconds
 

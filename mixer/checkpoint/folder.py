@@ -53,7 +53,7 @@ def complete_steps(directory: epath.Path) -> list[int]:
 
 
 def unfinished_steps(directory: epath.Path) -> list[int]:
-    """Returns the steps whose save was cut short, in ascending order: they hold nothing else.
+    """Returns the steps whose save was cut short, in ascending order; an empty folder is none.
 
     Raises:
       OSError: as `complete_steps`.
@@ -63,6 +63,7 @@ def unfinished_steps(directory: epath.Path) -> list[int]:
         for step in _steps(directory)
         if is_folder(directory / str(step))
         and not exists(directory / str(step) / COMMIT_FILE)
+        and names(directory / str(step))
         and not foreign_names(directory / str(step))
     ]
 

@@ -20,6 +20,8 @@ from mixer.checkpoint.folder import (
     best_step,
     complete_steps,
     exists,
+    is_folder,
+    names,
     newest_step,
     preservation_policy,
     record_of,
@@ -139,7 +141,9 @@ class Checkpoints:
         self._newest = step
         path = self.directory / str(step)
         try:
-            if exists(path):  # Orbax would delete it
+            if is_folder(path) and not names(path):
+                say(f"Checkpoint {step} was never begun: its folder is empty.")
+            elif exists(path):  # Orbax would delete it
                 raise FileExistsError(f"{path} is there, and no run wrote it: move it away")
             is_saved = self._manager.save(step, args=items_to_save(step, state, meta))
         except Exception as error:  # Orbax raises what the file system does, and other types

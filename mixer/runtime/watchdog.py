@@ -78,7 +78,10 @@ class Watchdog:
             factor, least = PHASES[phase]
             limit = max(factor * self._seconds, least)
             if waited > limit:
-                _end(f"Nothing was finished for {limit:g} s (watchdog_seconds) while {phase}")
+                _end(
+                    f"Nothing was finished for {limit:g} s (watchdog_seconds) while {phase}: the "
+                    "run ends. The same command goes on from its newest checkpoint."
+                )
                 return
 
 
@@ -90,16 +93,23 @@ def end_if_idle(seconds: float = 1800.0) -> None:
     """
 
     def watch() -> None:
-        waited, cpu = 0.0, time.process_time()
+        waited, computed = 0.0, _computed()
         for passed in _ticks(seconds / 100, threading.Event()):
             waited += passed
-            if time.process_time() > cpu + _IDLE_CPU_SECONDS:
-                waited, cpu = 0.0, time.process_time()
+            if _computed() > computed + _IDLE_CPU_SECONDS:
+                waited, computed = 0.0, _computed()
             if waited > seconds:
-                _end(f"Nothing was computed for {seconds:g} s")
+                _end(f"Nothing was computed for {seconds:g} s: the program ends.")
                 return
 
     threading.Thread(target=watch, name="watchdog", daemon=True).start()
+
+
+def _computed() -> float:
+    """Returns the CPU time of the program in seconds, without that of a progress display."""
+    displays = [t for t in threading.enumerate() if type(t).__module__ == "rich.live"]
+    clocks = [time.pthread_getcpuclockid(thread.ident) for thread in displays if thread.ident]
+    return time.process_time() - sum(map(time.clock_gettime, clocks))
 
 
 def _ticks(seconds: float, ended: threading.Event) -> Iterator[float]:
@@ -112,12 +122,8 @@ def _ticks(seconds: float, ended: threading.Event) -> Iterator[float]:
         before = now
 
 
-def _end(what: str) -> None:
-    text = (
-        f"\n{what}: the program ends. The same command goes on from the newest checkpoint, if any. "
-        "What every thread is waiting for:\n"
-    )
+def _end(why: str) -> None:
     with contextlib.suppress(OSError):  # a terminal that is gone
-        os.write(2, text.encode())
+        os.write(2, f"\n{why} What every thread is waiting for:\n".encode())
         faulthandler.dump_traceback(2)
     os._exit(EXIT_CODE)

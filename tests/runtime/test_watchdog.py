@@ -37,7 +37,7 @@ def test_a_run_that_hangs_ends_with_the_stacks_of_all_threads(ends, capfd):
     assert time.monotonic() - begin >= 0.25
     shown = capfd.readouterr().err
     assert (
-        "\nNothing was finished for 0.3 s (watchdog_seconds) while training: the program" in shown
+        "\nNothing was finished for 0.3 s (watchdog_seconds) while training: the run ends." in shown
     )
     assert "in wait_for_a_disk" in shown
     assert "in test_a_run_that_hangs" in shown
