@@ -20,6 +20,7 @@ from typing import Any
 from absl import flags
 
 from mixer.runtime import command, startup
+from mixer.runtime.watchdog import end_if_idle
 
 # Before TensorFlow is imported.
 startup.quiet_libraries()
@@ -78,6 +79,7 @@ _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per line instead
 
 
 def main() -> None:
+    end_if_idle()
     shots = command.positive_integers(_FEW_SHOT) if _FEW_SHOT.present else []
     num_results = max(1, len(_CROP.value)) * max(1, len(shots))
     if _EXPECT.value is not None and num_results != 1:

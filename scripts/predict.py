@@ -17,6 +17,7 @@ import sys
 from absl import flags
 
 from mixer.runtime import command, startup
+from mixer.runtime.watchdog import end_if_idle
 
 # Before TensorFlow is imported.
 startup.quiet_libraries()
@@ -48,6 +49,7 @@ _GELU = flags.DEFINE_enum(
 def main(arguments: list[str]) -> None:
     from mixer.evaluation.image_paths import find_images
 
+    end_if_idle()
     output = pathlib.Path(_OUTPUT.value)
     if output.suffix not in (".png", ".csv", ".json") or not output.parent.is_dir():
         raise ValueError(

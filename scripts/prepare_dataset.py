@@ -13,6 +13,7 @@ import sys
 from absl import flags
 
 from mixer.runtime import command, startup
+from mixer.runtime.watchdog import end_if_idle
 
 # Before TensorFlow is imported.
 startup.quiet_libraries()
@@ -47,6 +48,7 @@ _NUM_SHARDS = flags.DEFINE_integer(
 
 
 def main() -> None:
+    end_if_idle()
     from mixer.data import prepare  # after the flags: TensorFlow takes seconds
 
     names = None if _CLASSES.value is None else prepare.read_class_names(_CLASSES.value)

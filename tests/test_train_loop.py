@@ -7,7 +7,9 @@ import json
 import pathlib
 import shutil
 import signal
+import statistics
 import threading
+import time
 
 import jax
 import numpy as np
@@ -223,9 +225,68 @@ def test_a_run_is_not_made_shorter_than_it_is(tmp_path, digits_config, finished_
     workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
     before = (workdir / "metrics.jsonl").read_bytes()
     digits_config.num_epochs /= 2
-    with pytest.raises(ValueError, match=r"at least the \d+ steps of the newest checkpoint; got"):
-        train_loop.train(digits_config, workdir, allow_config_change=True)
+    message = r"at least the 20 steps of the newest checkpoint; got a run of 10\. A run cannot be"
+    for allowed, start in (
+        (False, r"(?s)num_epochs: .* before.*\nExpected "),
+        (True, "^Expected "),
+    ):
+        with pytest.raises(ValueError, match=start + message):
+            train_loop.train(digits_config, workdir, allow_config_change=allowed)
     assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_is_extended_as_the_refusal_says(tmp_path, digits_config, finished_run):
+    workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
+    digits_config.num_epochs *= 1.2
+    rate = build_without_data(digits_config)[0].schedule(20)
+    message = (
+        r"(?s)num_epochs: .*To train longer, add --allow_config_change: the run then goes on from "
+        f"step 20 to 24 with the learning rates of the new schedule, {float(rate):.3g} next"
+    )
+    with pytest.raises(ValueError, match=message):
+        train_loop.train(digits_config, workdir)
+    train_loop.train(digits_config, workdir, allow_config_change=True)
+    last = read_metrics(workdir)[-2]
+    assert (last["step"], last["learning_rate"]) == (24, pytest.approx(1e-5 + (3e-3 - 1e-5) / 19))
+
+
+def test_a_finished_run_without_its_metrics_evaluates_again(tmp_path, digits_config, finished_run):
+    workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
+    (workdir / "metrics.jsonl").unlink()
+    result = train_loop.train(digits_config, workdir)
+    lines = read_lines(finished_run.workdir)
+    assert read_lines(workdir) == lines[-1:]
+    assert result["test/top1"] == lines[-1]["test/top1"]
+    before = (workdir / "metrics.jsonl").read_bytes()
+    train_loop.train(digits_config, workdir)
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_speed_of_every_step_is_that_of_its_time(tmp_path, digits_config):
+    digits_config.log_every, digits_config.eval_every = 1, 5
+    digits_config.model.hidden_dim = 128
+    begin = time.monotonic()
+    train_loop.train(digits_config, tmp_path)
+    seconds = time.monotonic() - begin
+    lines = [line for line in read_metrics(tmp_path) if "loss" in line]
+    measured = [64 / 8 / line["images_per_second_per_core"] for line in lines]
+    assert sum(measured) == pytest.approx(lines[-1]["train_seconds"])
+    assert sum(measured) < seconds
+    # Reported before an evaluation, and right after one another, steps seemed to take 1/30 as long.
+    for step in (5, 10, 15, 20):
+        assert measured[step - 1] > statistics.median(measured) / 10
+
+
+def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path, digits_config, finished_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
+    shutil.rmtree(workdir / "checkpoints" / "20")
+    train_loop.train(digits_config, workdir)
+    events = EventAccumulator(str(workdir), size_guidance={"tensors": 0})
+    events.Reload()
+    assert [event.step for event in events.Tensors("loss")] == [4, 8, 12, 16, 20]
+    assert [event.step for event in events.Tensors("test/top1")] == [20]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from matplotlib.ticker import LogLocator, PercentFormatter
 
 from mixer.data.imagenet import imagenet_class_names
 from mixer.reporting.metrics import read_metrics
+from mixer.runtime.naming import naming
 
 _TITLE = 20  # characters that fit above an image
 
@@ -74,4 +75,5 @@ def draw_images(
 def _save(figure: Figure, path: epath.Path, *, dpi: int) -> None:
     png = io.BytesIO()  # matplotlib writes local files only
     figure.savefig(png, dpi=dpi)
-    path.write_bytes(png.getvalue())
+    with naming(path):
+        path.write_bytes(png.getvalue())
