@@ -34,6 +34,7 @@ _OPERATION: dict[str, Any] = {
 # Keys that few recipes set. They change the updates, so a resumed run may not change them.
 _RARELY_SET: dict[str, Any] = {
     "seed": 0,
+    "label_key": "",
     "train_fraction": 1.0,
     "replace_damaged": False,
     "num_stripes": 1,
@@ -148,7 +149,8 @@ def check_same_run(meta: Mapping[str, Any], step: int, saved: Mapping[str, Any])
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Returns a line for each key that differs and that matters to the updates of a run."""
     free = {"model.remat", *(key for key, _ in _flatten(_OPERATION))}
-    old, new = dict(_flatten(old)), dict(_flatten(new))
+    # A run from before a key existed used its default.
+    old, new = (_RARELY_SET | dict(_flatten(config)) for config in (old, new))
     absent = "not set"
     return [
         f"{key}: {old.get(key, absent)!r} before, {new.get(key, absent)!r} now"
