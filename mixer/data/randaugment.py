@@ -96,15 +96,25 @@ def _brightness(image: tf.Tensor, factor: float) -> tf.Tensor:
 
 def _sharpness(image: tf.Tensor, factor: float) -> tf.Tensor:
     """Returns the image moved away from a smoothed copy by `factor`; its border is unchanged."""
-    smooth = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / np.float32(13)
-    kernel = np.repeat(smooth[:, :, None, None], 3, axis=2)
     values = tf.cast(image, tf.float32)
-    # Quirk: where the exact smoothed value is an integer, the result is that integer or one less,
-    # depending on whether TensorFlow's kernel for this processor uses fused multiply-adds.
-    smoothed = tf.nn.depthwise_conv2d(values[None], kernel, (1, 1, 1, 1), "VALID")[0]
-    inside = _blend(tf.floor(smoothed), values[1:-1, 1:-1], factor)
+    inside = _blend(tf.floor(_smoothed(image)), values[1:-1, 1:-1], factor)
     inside = tf.concat([image[1:-1, :1], inside, image[1:-1, -1:]], axis=1)
     return tf.concat([image[:1], inside, image[-1:]], axis=0)
+
+
+def _smoothed(image: tf.Tensor) -> tf.Tensor:
+    """Returns the means of 3 x 3 pixels with a weight of 5 for the middle, without the border."""
+    # Quirk: where the mean is an integer, the result is that or just below, by the rounding of
+    # fused multiply-adds. Only some processors have these, but a product of 8 and 24 bits is exact
+    # in float64, so that each sum rounds to the same float32.
+    rows = _rows(tf.cast(image, tf.float64))
+    middle, around = (rows * np.float64(np.float32(n) / np.float32(13)) for n in (5, 1))
+    height, width = tf.shape(image)[0] - 2, 3 * (tf.shape(image)[1] - 2)
+    total = tf.zeros((), tf.float32)
+    for row, column in np.ndindex(3, 3):
+        part = (middle if row == column == 1 else around)[row:, 3 * column :][:height, :width]
+        total = tf.cast(tf.cast(total, tf.float64) + part, tf.float32)
+    return tf.reshape(total, (height, -1, 3))
 
 
 def _blend(degenerate: tf.Tensor, values: tf.Tensor, factor: float) -> tf.Tensor:

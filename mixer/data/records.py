@@ -4,6 +4,7 @@ A split is a `Records`, whatever its files: ArrayRecord here, TFRecord in `tfrec
 images in `folder.py`. `RandomSubset` and `CachedRecords` wrap any of these.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -100,7 +101,7 @@ class ArrayRecords:
         """Opens the files.
 
         Raises:
-          ValueError: a file is not on a local path.
+          ValueError: a file is not on a local path, or is damaged.
         """
         remote = [path for path in files.paths if "://" in path]
         if remote:
@@ -109,7 +110,13 @@ class ArrayRecords:
                 "cannot open. Mount the bucket, copy the files, or use TFRecord files there."
             )
         self._files = files
-        self._source = ArrayRecordDataSource(files.instructions)
+        try:
+            self._source = ArrayRecordDataSource(files.instructions)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"Expected sound ArrayRecord files {files.paths[0]}, ...; got damaged ones: "
+                f"{str(error).splitlines()[0][:300]}. Prepare the dataset again."
+            ) from error
         self.locate = files.locate
         self.num_bytes = files.num_bytes
         self.fingerprint = files.fingerprint
@@ -154,7 +161,11 @@ class RandomSubset:
 
 
 class CachedRecords:
-    """Examples held in memory, encoded as on disk; only those at `indices` (int64 `[n]`)."""
+    """Examples of which those at `indices` (int64 `[n]`) are held in memory, encoded as on disk.
+
+    The others are read from disk: those that cannot be read, so that it is said when they are used,
+    and what replaces a damaged example.
+    """
 
     def __init__(self, records: Records, indices: np.ndarray, report: Callable[[str], None]):
         """Passes a line of text to `report`, then reads the examples.
@@ -174,7 +185,12 @@ class CachedRecords:
         self._records = records
         self._cached: dict[int, bytes] = {}
         for part in np.array_split(indices, max(1, len(indices) // 1024)):
-            self._cached |= zip(part.tolist(), records.read(part), strict=True)
+            try:
+                self._cached |= zip(part.tolist(), records.read(part), strict=True)
+            except Exception:  # whatever the reader raises for a damaged example
+                for index in part.tolist():
+                    with contextlib.suppress(Exception):
+                        (self._cached[index],) = records.read(np.array([index]))
         self.locate = records.locate
         self.num_bytes = records.num_bytes
         self.fingerprint = records.fingerprint
@@ -183,4 +199,9 @@ class CachedRecords:
         return len(self._records)
 
     def read(self, indices: np.ndarray) -> Sequence[bytes]:
-        return [self._cached[index] for index in indices.tolist()]
+        return [
+            self._cached[index]
+            if index in self._cached
+            else self._records.read(indices[i : i + 1])[0]
+            for i, index in enumerate(indices.tolist())
+        ]
