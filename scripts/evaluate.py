@@ -12,7 +12,6 @@ the classes, where the weights record these.
 
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +23,6 @@ from mixer.runtime.watchdog import end_if_idle
 
 # Before TensorFlow is imported.
 startup.quiet_libraries()
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 _WEIGHTS = command.path_flag("weights", None, "Weights to evaluate; see above.", required=True)
 _DATASET = flags.DEFINE_string(

@@ -10,7 +10,6 @@ name, a .npz or .safetensors file, or the workdir of a run. The true class of an
 its folder is named after a class.
 """
 
-import os
 import pathlib
 import sys
 
@@ -21,7 +20,6 @@ from mixer.runtime.watchdog import end_if_idle
 
 # Before TensorFlow is imported.
 startup.quiet_libraries()
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 _WEIGHTS = command.path_flag("weights", None, "Weights to use; see above.", required=True)
 _TOP = flags.DEFINE_integer("top", 5, "Number of classes to show per image.", 1, 20)

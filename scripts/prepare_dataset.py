@@ -7,7 +7,6 @@ PATH/CLASS.tar), or a folder of these for each split (PATH/train/CLASS/*.jpg, PA
 If the script is interrupted, run the same command again.
 """
 
-import os
 import sys
 
 from absl import flags
@@ -17,7 +16,6 @@ from mixer.runtime.watchdog import end_if_idle
 
 # Before TensorFlow is imported.
 startup.quiet_libraries()
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 _IMAGES = command.path_flag("images", None, "Folder of images.", required=True)
 _NAME = flags.DEFINE_string("name", None, "Name of the new dataset.", required=True)
