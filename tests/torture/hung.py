@@ -7,9 +7,8 @@ import os
 
 from absl import app, flags
 
-from mixer import main, train_loop
+from mixer import build, main, train_loop
 from mixer.data import input_pipeline
-from mixer.data.records import Files
 from mixer.runtime import watchdog
 
 PHASES = [name for name in watchdog.PHASES if "weights" not in name]
@@ -20,12 +19,12 @@ def patch(phase: str) -> None:
         with open(os.environ["PIPE"]) as pipe:
             pipe.read()
 
-    fingerprint, take = Files.fingerprint, input_pipeline.TrainInput.from_step
+    build_data, take = build.build_data, input_pipeline.TrainInput.from_step
     compile_step, restore = train_loop._compile, train_loop.restore_newest
 
-    def hung_fingerprint(self):
+    def hung_data(*args):
         hang() if phase == "opening the data" else None
-        return fingerprint(self)
+        return build_data(*args)
 
     def hung_restore(*args):
         hang() if phase == "restoring the checkpoint" else None
@@ -41,7 +40,7 @@ def patch(phase: str) -> None:
                 hang() if step in (first_step, first_step + 5) else None
             yield batch
 
-    Files.fingerprint, train_loop.restore_newest = hung_fingerprint, hung_restore
+    build.build_data, train_loop.restore_newest = hung_data, hung_restore
     train_loop._compile, input_pipeline.TrainInput.from_step = hung_compile, hung_batches
     # The compilation itself takes longer.
     limits = {name: (1, 3 if name == phase else 60) for name in watchdog.PHASES}

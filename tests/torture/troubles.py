@@ -1,5 +1,6 @@
 """A run whose reader goes, that is stopped for long, may not read its checkpoints, or hangs."""
 
+import ctypes
 import os
 import pathlib
 import pty
@@ -14,7 +15,6 @@ from torture.hung import PHASES
 from torture.kills import output_of, wait_until_logged
 
 STEPS = 100
-NOBODY = 65534
 
 Rows = list[tuple[str, str, bool]]
 
@@ -69,7 +69,7 @@ def stops(folder: pathlib.Path, images: pathlib.Path) -> Rows:
 
 
 def unreadable(folder: pathlib.Path, images: pathlib.Path) -> Rows:
-    """Takes the permission to read parts of a checkpoint, as a user who is not root."""
+    """Takes the permission to read parts of a checkpoint; root loses its right to do without."""
     flags = runs.small_mixer(images, folder / "xla", steps=STEPS)
     whole, stopped = folder / "whole", folder / "stopped"
     runs.finish(whole, flags)
@@ -77,16 +77,13 @@ def unreadable(folder: pathlib.Path, images: pathlib.Path) -> Rows:
     wait_until_logged(stopped, STEPS // 2, lambda: process.poll() is None)
     process.kill()
     process.wait()
-    user = NOBODY if os.geteuid() == 0 else os.geteuid()
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, user, -1)
     newest = stopped / "checkpoints" / str(runs.newest_checkpoint(stopped))
     rows: Rows = []
     arrays = max((newest / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
     for path in (newest.parent, newest, newest / "meta" / "metadata", arrays):
         before, mode = sorted(stopped.rglob("*")), path.stat().st_mode
         path.chmod(0)
-        shown = _as_user(user, stopped, flags)
+        shown = _without_rights(stopped, flags)
         path.chmod(mode)
         is_kept = sorted(stopped.rglob("*")) == before
         is_named = "cannot be read now: " in shown.stdout and "ermission" in shown.stdout
@@ -95,7 +92,7 @@ def unreadable(folder: pathlib.Path, images: pathlib.Path) -> Rows:
         what = {newest.parent: "the folder", newest: "a step", arrays: "an array"}
         rows.append((f"no permission for {what.get(path, 'a metadata file')}", figure, is_good))
         print(*rows[-1], flush=True)
-    shown = _as_user(user, stopped, flags)
+    shown = _without_rights(stopped, flags)
     same = f"at step {newest.name}." in shown.stdout and _same(stopped, whole)
     rows.append(("then, readable again", _in_words(shown.returncode, stopped, same), same))
     return rows
@@ -131,13 +128,18 @@ def hangs(folder: pathlib.Path, images: pathlib.Path) -> Rows:
     return rows
 
 
-def _as_user(user: int, workdir: pathlib.Path, flags: list[str]) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-u", *runs.PROGRAM, f"--workdir={workdir}", *flags]
+def _without_rights(workdir: pathlib.Path, flags: list[str]) -> subprocess.CompletedProcess:
+    """Runs the program without the capabilities that let root read every file."""
+
+    def drop() -> None:
+        for capability in (1, 2):  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+            ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
     return subprocess.run(
-        command,
+        [sys.executable, "-u", *runs.PROGRAM, f"--workdir={workdir}", *flags],
         cwd=runs.ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "NPROC": "16", "HOME": str(workdir.parent)},
-        user=user,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "NPROC": "16"},
+        preexec_fn=drop,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
