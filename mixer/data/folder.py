@@ -10,6 +10,7 @@ error that names it. A file CLASS.tar is listed in the place of a class folder.
 
 import collections
 import dataclasses
+import errno
 import os
 import pathlib
 import re
@@ -96,7 +97,7 @@ def read_image_folder(root: pathlib.Path, *, hold_out: bool = True) -> ImageFold
             "recorded, is that of the folder it was started in."
         )
     unused: collections.Counter[str] = collections.Counter()
-    folders = [entry for entry in _listing(root) if entry.is_dir()]
+    folders = [entry for entry in _listing(root) if _is_dir(entry)]
     named = [e for e in folders if e.name.lower() in SPLITS and _holds_classes(e)]
     if not named:
         classes = _find_classes("train", root, root, unused)
@@ -105,7 +106,7 @@ def read_image_folder(root: pathlib.Path, *, hold_out: bool = True) -> ImageFold
         return _hold_out(root, classes, unused)
     classes = []
     for entry in _listing(root):
-        if not entry.is_dir():
+        if not _is_dir(entry):
             unused[_kind(entry)] += 1
         elif entry.name.lower() in SPLITS:
             classes += _find_classes(entry.name, pathlib.Path(entry.path), root, unused)
@@ -157,7 +158,7 @@ def _find_classes(
     outside = []
     for entry in _listing(folder):
         files = None
-        if entry.is_dir():
+        if _is_dir(entry):
             files = _find_images(split, entry, root, unused)
         elif _is_tar(entry):
             path = pathlib.Path(entry.path)
@@ -196,7 +197,7 @@ def _find_images(
     images, deeper = [], 0
     where = shown(str(pathlib.Path(folder.path).relative_to(root)))
     for entry in _listing(folder.path):
-        if entry.is_dir():
+        if _is_dir(entry):
             deeper += _count_within(entry, f"{where}/{shown(entry.name)}, too deep", unused)
             last = entry.path
         elif is_image(entry.name):
@@ -219,11 +220,11 @@ def _find_images(
 
 def _count_within(folder: os.DirEntry[str], where: str, unused: collections.Counter[str]) -> int:
     """Counts the files of a folder in `unused`, and returns the number of images among them."""
-    images = 0
+    images = deeper = 0
     for entry in _listing(folder.path):
         if entry.is_dir(follow_symlinks=False):
-            images += _count_within(entry, where, unused)
-        elif entry.is_dir():  # may lead back here
+            deeper += _count_within(entry, where, unused)
+        elif _is_dir(entry):  # may lead back here
             unused["link to a folder"] += 1
         elif is_image(entry.name):
             images += 1
@@ -231,15 +232,15 @@ def _count_within(folder: os.DirEntry[str], where: str, unused: collections.Coun
             unused[_kind(entry)] += 1
     if images:
         unused[f"in {where}"] += images
-    return images
+    return images + deeper
 
 
 def _holds_classes(split: os.DirEntry[str]) -> bool:
     """Returns whether there are tar files in a folder, or folders with images in them."""
     for entry in _listing(split.path):
-        if entry.is_dir():
+        if _is_dir(entry):
             with os.scandir(entry.path) as files:
-                if any(is_image(file.name) and not file.is_dir() for file in files):
+                if any(is_image(file.name) and not _is_dir(file) for file in files):
                     return True
         elif _is_tar(entry):
             return True
@@ -247,7 +248,19 @@ def _holds_classes(split: os.DirEntry[str]) -> bool:
 
 
 def _size(entry: os.DirEntry[str]) -> int:
-    return entry.stat().st_size if entry.is_file() else 0
+    try:
+        return entry.stat().st_size if entry.is_file() else 0
+    except OSError:  # reading it says why
+        return 0
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself
+            return False
+        raise
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
@@ -261,4 +274,4 @@ def _listing(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
 
 
 def _is_tar(entry: os.DirEntry[str]) -> bool:
-    return entry.name.endswith(".tar") and not entry.is_dir()
+    return entry.name.endswith(".tar") and not _is_dir(entry)

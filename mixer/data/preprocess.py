@@ -192,7 +192,8 @@ def _decode(encoded: tf.Tensor) -> tf.Tensor:
     image = tf.cond(
         tf.io.is_jpeg(encoded) | is_png(encoded),
         decode_usual,
-        lambda: tf.numpy_function(decode_rare, [encoded], tf.uint8),
+        # numpy_function would drop zeros at the end of the bytes.
+        lambda: tf.py_function(lambda tensor: decode_rare(tensor.numpy()), [encoded], tf.uint8),
     )
     return tf.ensure_shape(image, (None, None, 3))
 

@@ -43,10 +43,13 @@ class IngestReport:
         lines += [f"  {'classes':<12} {len(self.class_names):,}"]
         if empty := self.empty_classes:
             lines += [f"  {'no image':<12} {len(empty):,} classes: {some(empty)}"]
+        for split, counts in self.images.items():
+            if lacking := [n for n in counts if not counts[n] and n not in self.empty_classes]:
+                lines += [f"  {'no image':<12} in {split} of {some(lacking)}"]
         if self.unreadable:
             lines += [f"  {'left out':<12} {len(self.unreadable):,} unreadable files"]
         if self.ignored:
-            kinds = [f"{count:,} {kind or 'no suffix'}" for kind, count in self.ignored.items()]
+            kinds = [f"{n:,} {kind or 'no suffix'}" for kind, n in sorted(self.ignored.items())]
             lines += [f"  {'ignored':<12} {'; '.join(kinds)}"]
         if self.note:
             lines += [f"  {'split':<12} {self.note}"]
