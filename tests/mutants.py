@@ -92,4 +92,59 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
         "lambda x: x, total",
         "tests/test_train_step.py",
     ),
+    "a run without the lock of its workdir": (
+        _LOOP,
+        "as preemption, workdir_lock(workdir):",
+        "as preemption:",
+        f"{_TESTS} -k second_run",
+    ),
+    "other data are not compared": (
+        "mixer/config/check.py",
+        'if old != meta["data"].get(split)',
+        "if False",
+        f"{_TESTS} -k other_data",
+    ),
+    "the watchdog is not told of batches": (
+        "mixer/runtime/preemption.py",
+        "                self.check()\n                self.watchdog.beat()\n                yield taken",
+        "                self.check()\n                yield taken",
+        "tests/runtime/test_watchdog.py tests/test_train_loop.py",
+    ),
+    "the first batch is not watched": (
+        _LOOP,
+        '        with preemption.watchdog.phase("reading the first batch"):\n'
+        "            first_batch = next(batches)\n",
+        "        first_batch = next(batches)\n",
+        "tests/runtime/test_watchdog.py tests/test_train_loop.py",
+    ),
+    "training is not watched": (
+        _LOOP,
+        '                watchdog.phase("training"),\n',
+        "",
+        "tests/runtime/test_watchdog.py tests/test_train_loop.py",
+    ),
+    "a heartbeat of 6,000 s": (
+        "mixer/runtime/distributed.py",
+        "_TIMEOUT_SECONDS = 60",
+        "_TIMEOUT_SECONDS = 6000",
+        "tests/runtime/test_distributed.py",
+    ),
+    "features of a dataset name any module": (
+        "mixer/data/datasets.py",
+        'if not value.startswith("tensorflow_datasets."):',
+        "if not value:",
+        "tests/data/test_datasets.py",
+    ),
+    "labels by position": (
+        "mixer/evaluation/evaluate_weights.py",
+        "len(names), mesh, logits_of)",
+        "len(names), mesh)",
+        "tests/evaluation/test_evaluate_weights.py",
+    ),
+    "weights of a run are not checked": (
+        "mixer/weights/load.py",
+        '        check_finite(flax.traverse_util.flatten_dict(params, sep="/"))\n',
+        "",
+        "tests/weights/test_files.py tests/weights/test_load.py tests/weights/test_run_models.py",
+    ),
 }

@@ -53,18 +53,25 @@ class FinishedRun:
     result: dict[str, float]
     shown: str
     beats: int
+    phases: list[str]  # that the watchdog was told of
 
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory, make_digits_config, quick_compilation_of_file) -> FinishedRun:
     """A run of `digits_config`; copy its workdir before a change."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    beat, beats = Watchdog.beat, []
+    beat, beats, phase, phases = Watchdog.beat, [], Watchdog.phase, []
+
+    def noted_phase(dog: Watchdog, name: str) -> contextlib.AbstractContextManager[None]:
+        phases.append(name)
+        return phase(dog, name)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Watchdog, "beat", lambda dog: beats.append(beat(dog)))
+        patch.setattr(Watchdog, "phase", noted_phase)
         with contextlib.redirect_stdout(io.StringIO()) as shown:
             result = train_loop.train(make_digits_config(), workdir)
-    return FinishedRun(workdir, result, shown.getvalue(), len(beats))
+    return FinishedRun(workdir, result, shown.getvalue(), len(beats), phases)
 
 
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits_config, finished_run):
@@ -86,6 +93,10 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits_con
 def test_what_a_run_writes(finished_run):
     workdir, result, shown = finished_run.workdir, finished_run.result, finished_run.shown
     assert finished_run.beats == 20 + 6  # steps, and batches of the evaluation
+    assert finished_run.phases == [
+        *("opening the data", "restoring the checkpoint", "training"),
+        *("reading the first batch", "compiling the training step"),
+    ]
     assert result["test/count"] == 364
     assert json.loads((workdir / "config.json").read_text())["model"]["hidden_dim"] == 16
     assert (workdir / "curves.png").stat().st_size > 10_000
