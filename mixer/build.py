@@ -66,10 +66,11 @@ class Data:
 def build_run(config: ConfigDict) -> tuple[RunOptions, Mesh, Data]:
     """Returns the parts of the run that a config describes; reads no image and compiles nothing.
 
+    `config` has passed `check_config`.
+
     Raises:
-      ValueError: a key is missing, unknown or out of range, or the data cannot be opened.
+      ValueError: the keys do not fit each other or the devices, or the data cannot be opened.
     """
-    check_config(config)
     cfg = ConfigReader(config)
     mesh = create_mesh(**cfg.mesh)
     check_batch_size(cfg.batch_size, mesh, cfg.accumulation_steps)

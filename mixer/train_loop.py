@@ -21,6 +21,7 @@ from mixer.checkpoint.folder import checkpoint_folder, newest_step
 from mixer.checkpoint.restore import check_free, restore_newest
 from mixer.checkpoint.resume import check_resumed
 from mixer.checkpoint.save import Checkpoints
+from mixer.config import check_config
 from mixer.evaluation.classification import evaluate, jit_eval_step
 from mixer.flops import train_flops_per_image
 from mixer.models import build_model
@@ -62,15 +63,15 @@ def train(
     `started` is when the program started, in seconds of `time.monotonic`; None: now.
 
     Raises:
-      ValueError: a config that cannot work, or that differs from the one that the checkpoint was
-        trained with, unless `allow_config_change`; no checkpoint and no metric has changed then.
-        Also if all checkpoints are damaged, or another run is at work in the workdir.
+      ValueError: a config that cannot work, or is not the checkpoint's (unless
+        `allow_config_change`); all checkpoints are damaged; another run is at work in the workdir.
       FloatingPointError: loss or gradient became non-finite; nothing of that step is saved.
       OSError: a checkpoint could not be written, even at the second try, or cannot be read now.
       Preempted: a signal such as SIGTERM asked to stop; every finished step is saved. Exit code 0.
     """
     started = time.monotonic() if started is None else started
-    with lasting_output(), Watchdog(config.get("watchdog_seconds", 0)) as watchdog:
+    check_config(config)
+    with lasting_output(), Watchdog(config.watchdog_seconds) as watchdog:
         check_workdir(workdir)
         with watchdog.phase("opening the data"):
             options, mesh, data = build_run(config)
