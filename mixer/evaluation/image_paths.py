@@ -7,9 +7,8 @@ import pathlib
 import sys
 from collections.abc import Iterable, Sequence
 
+from mixer.data.file_names import SUFFIXES
 from mixer.evaluation.prediction_table import printable
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
 def find_images(arguments: Sequence[str]) -> list[pathlib.Path]:

@@ -112,10 +112,9 @@ def _classes_by_folder(loaded: LoadedModel, class_names: Sequence[str]) -> dict[
 
 
 def _read_image(path: pathlib.Path) -> bytes:
-    from mixer.data.image_check import image_problem, size_problem  # they import TensorFlow
+    from mixer.data.image_check import image_problem, read_image  # they import TensorFlow
 
-    problem = size_problem(path.stat().st_size)
-    encoded = b"" if problem else path.read_bytes()
+    encoded, problem = read_image(path)
     if problem := problem or image_problem(encoded):
-        raise ValueError(f"Expected {path} to be a JPEG or PNG image; got a file that {problem}.")
+        raise ValueError(f"Expected {path} to be an image; got one that {problem}.")
     return encoded

@@ -101,7 +101,7 @@ def test_a_file_that_is_no_image_leaves_the_picture_alone(call, tmp_path, weight
     (tmp_path / "b.png").write_bytes(b"text")
     (tmp_path / "drawn.png").write_bytes(b"an earlier one")
     arguments = [tmp_path / "a.png", tmp_path / "b.png", f"--output={tmp_path / 'drawn.png'}"]
-    with pytest.raises(ValueError, match="Expected .*b.png to be a JPEG or PNG image"):
+    with pytest.raises(ValueError, match="Expected .*b.png to be an image"):
         call("predict.py", *arguments, f"--weights={weights}")
     assert (tmp_path / "drawn.png").read_bytes() == b"an earlier one"
 
