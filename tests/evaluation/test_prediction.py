@@ -110,7 +110,9 @@ def test_what_cannot_be_predicted_with(tmp_path, colour_model, write_image):
         predict_paths(colour_model(0), [path])
     with pytest.raises(ValueError, match="Unknown evaluation crop 'centre'"):
         predict_paths(colour_model(4), [path], crop="centre")
-    with pytest.raises(FileNotFoundError, match="missing.png"):
+    with pytest.raises(
+        ValueError, match="missing.png to be an image; got one that cannot be read: No such"
+    ):
         predict_paths(colour_model(4), [path, tmp_path / "missing.png"])
 
 
