@@ -93,8 +93,9 @@ def read_image_folder(root: pathlib.Path, *, hold_out: bool = True) -> ImageFold
         where = "" if root.is_absolute() else f" in {pathlib.Path.cwd()}, the current folder"
         raise ValueError(
             f"Expected images in {root}/train/CLASS/*.jpg or {root}/CLASS/*.jpg; there is no such "
-            f"folder{where}. Give the full path of the folder: a relative one, which a run has "
-            "recorded, is that of the folder it was started in."
+            f"folder{where}. A relative path, also one that a run has recorded, is that of the "
+            "current folder: start there, or give the full one (--config.dataset=folder:/..., of "
+            "scripts/evaluate.py --dataset=folder:/...)."
         )
     unused: collections.Counter[str] = collections.Counter()
     folders = [entry for entry in _listing(root) if _is_dir(entry)]

@@ -551,5 +551,5 @@ Wrote 10 images to {path}
 def test_an_error_of_the_script_is_a_message_and_not_a_traceback(tmp_path):
     result = run_script(f"--images={tmp_path / 'nowhere'}", "--name=pets")
     assert result.returncode == 1
-    assert "there is no such folder. Give the full path" in result.stderr
+    assert "there is no such folder. A relative path" in result.stderr
     assert "Traceback" not in result.stderr
