@@ -1,7 +1,7 @@
 """Random access to the examples of a split: indices in, encoded examples out.
 
 A split is a `Records`, whatever its files: ArrayRecord here, TFRecord in `tfrecords.py`, folders of
-images in `folder.py`. `RandomSubset` and `CachedRecords` wrap any of these.
+images in `folder_records.py`. `RandomSubset` and `CachedRecords` wrap any of these.
 """
 
 import contextlib
