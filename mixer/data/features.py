@@ -37,7 +37,7 @@ def check_features(
     Raises:
       ValueError: a feature of the row is not there, or is of another kind.
     """
-    features = dict(info.features.items()) if hasattr(info.features, "items") else {}
+    features = dict(sorted(info.features.items())) if hasattr(info.features, "items") else {}
     there = ", ".join(f"{key} ({_describe(feature)})" for key, feature in features.items())
     image: Any = features.get(row.image_key)
     label: Any = features.get(row.label_key)

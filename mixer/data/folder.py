@@ -13,10 +13,9 @@ import dataclasses
 import errno
 import os
 import pathlib
-import re
 
 from mixer.data.file_names import class_name_of, is_image, shown, some
-from mixer.data.splits import SPLITS, held_out
+from mixer.data.splits import SPLITS, check_split_name, held_out
 
 LAYOUTS = "PATH/CLASS/*.jpg, PATH/CLASS.tar, PATH/train/CLASS/*.jpg or PATH/train/CLASS.tar"
 
@@ -93,8 +92,9 @@ def read_image_folder(root: pathlib.Path, *, hold_out: bool = True) -> ImageFold
         where = "" if root.is_absolute() else f" in {pathlib.Path.cwd()}, the current folder"
         raise ValueError(
             f"Expected images in {root}/train/CLASS/*.jpg or {root}/CLASS/*.jpg; there is no such "
-            f"folder{where}. Give the full path of the folder: a relative one, which a run has "
-            "recorded, is that of the folder it was started in."
+            f"folder{where}. A relative path, also one that a run has recorded, is that of the "
+            "current folder: start there, or give the full one (--config.dataset=folder:/..., of "
+            "scripts/evaluate.py --dataset=folder:/...)."
         )
     unused: collections.Counter[str] = collections.Counter()
     folders = [entry for entry in _listing(root) if _is_dir(entry)]
@@ -111,7 +111,7 @@ def read_image_folder(root: pathlib.Path, *, hold_out: bool = True) -> ImageFold
         elif entry.name.lower() in SPLITS:
             classes += _find_classes(entry.name, pathlib.Path(entry.path), root, unused)
         elif _holds_classes(entry):
-            _check_split_name(entry, root)
+            check_split_name(entry.name, root)
             classes += _find_classes(entry.name, pathlib.Path(entry.path), root, unused)
         else:
             _count_within(entry, f"{shown(entry.name)}, which is no split", unused)
@@ -141,14 +141,6 @@ def _hold_out(
         f"images) and the rest train ({count['train']:,})"
     )
     return ImageFolder(root, parts, unused, note)
-
-
-def _check_split_name(entry: os.DirEntry[str], root: pathlib.Path) -> None:
-    if not re.fullmatch(r"[A-Za-z]\w*", entry.name, re.ASCII) or entry.name.lower() == "all":
-        raise ValueError(
-            f"Expected one folder per split in {root}, named as TFDS names splits; got "
-            f"{shown(entry.name)!r}. Rename or remove it."
-        )
 
 
 def _find_classes(

@@ -173,11 +173,14 @@ class EvalInput:
         def prepare(image: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"images": preprocess(image), "labels": labels}
 
-        batches = tf.data.Dataset.range(-(-num_examples // batch_size)).map(load).unbatch()
-        batches = batches.map(prepare, tf.data.AUTOTUNE, deterministic=True)
-        batches = batches.batch(len(rows), drop_remainder=True)
-        batches = batches.cache() if cache else batches
-        self._prepared = batches.prefetch(prefetch)
+        def make() -> tf.data.Dataset:
+            batches = tf.data.Dataset.range(-(-num_examples // batch_size)).map(load).unbatch()
+            batches = batches.map(prepare, tf.data.AUTOTUNE, deterministic=True)
+            batches = batches.batch(len(rows), drop_remainder=True)
+            return (batches.cache() if cache else batches).prefetch(prefetch)
+
+        self._make = make
+        self._prepared = make()
         self._damage = lambda index: _damage(dataset, index, preprocess)
         self._indices = lambda batch: np.minimum(batch * batch_size + rows, num_examples - 1)
         self._num_examples = num_examples
@@ -211,6 +214,7 @@ class EvalInput:
                     raise
                 if self._on_damage is None:
                     raise DamagedExample("; ".join(found)) from error
+                self._prepared = self._make()  # an interrupted cache would pass for complete
                 for damage in found:
                     self._on_damage(f"Left out of the evaluation: {damage}")
 

@@ -1,7 +1,7 @@
 """Random access to the examples of a split: indices in, encoded examples out.
 
 A split is a `Records`, whatever its files: ArrayRecord here, TFRecord in `tfrecords.py`, folders of
-images in `folder.py`. `RandomSubset` and `CachedRecords` wrap any of these.
+images in `folder_records.py`. `RandomSubset` and `CachedRecords` wrap any of these.
 """
 
 import contextlib
@@ -101,7 +101,7 @@ class ArrayRecords:
         """Opens the files.
 
         Raises:
-          ValueError: a file is not on a local path, or is damaged.
+          ValueError: a file is not on a local path.
         """
         remote = [path for path in files.paths if "://" in path]
         if remote:
@@ -110,13 +110,7 @@ class ArrayRecords:
                 "cannot open. Mount the bucket, copy the files, or use TFRecord files there."
             )
         self._files = files
-        try:
-            self._source = ArrayRecordDataSource(files.instructions)
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"Expected sound ArrayRecord files {files.paths[0]}, ...; got damaged ones: "
-                f"{str(error).splitlines()[0][:300]}. Prepare the dataset again."
-            ) from error
+        self._source = ArrayRecordDataSource(files.instructions)
         self.locate = files.locate
         self.num_bytes = files.num_bytes
         self.fingerprint = files.fingerprint

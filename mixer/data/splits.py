@@ -1,6 +1,8 @@
 """Which split is read for a name, and which images are held out where nothing says it."""
 
 import hashlib
+import pathlib
+import re
 import unicodedata
 from collections.abc import Collection, Sequence
 
@@ -48,3 +50,12 @@ def held_out(class_name: str, names: Sequence[str]) -> frozenset[str]:
 
     count = max(1, round(len(names) / 10)) if len(names) > 1 else 0
     return frozenset(sorted(names, key=rank)[:count])
+
+
+def check_split_name(name: str, root: pathlib.Path) -> None:
+    """Raises ValueError if the name of a folder cannot be that of a split."""
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name.lower() == "all":
+        raise ValueError(
+            f"Expected one folder per split in {root}, named as TFDS names splits; got "
+            f"{shown(name)!r}. Rename or remove it."
+        )

@@ -20,6 +20,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from mixer.data import prepare
+from mixer.data.datasets import open_dataset
 from mixer.data.folder import ImageFolder, read_image_folder
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -435,6 +436,41 @@ def test_an_interrupt_leaves_nothing_behind(source, tmp_path):
         assert not (tmp_path / "data" / "pets").exists()
 
 
+def test_what_others_wrote_beside_it_is_kept(ingest, source, tmp_path):
+    folder = tmp_path / "data" / "pets"
+    write(tmp_path / "data" / "notes.txt", b"mine")
+    for name in ("incomplete.notes", "incomplete.ABC123_1.0.0"):
+        write(folder / name / "mine.txt", b"mine")
+        with pytest.raises(ValueError, match=f"Expected no dataset in .*found .*{name}"):
+            ingest(source)
+        assert (folder / name / "mine.txt").read_bytes() == b"mine"
+        shutil.rmtree(folder / name)
+    write(folder / "incomplete.ABC123_1.0.0" / "pets-train.array_record-00000-of-00001", b"ours")
+    ingest(source)
+    assert [path.name for path in folder.iterdir()] == ["1.0.0"]
+    assert (tmp_path / "data" / "notes.txt").read_bytes() == b"mine"
+
+
+def test_class_folders_alone_are_split_as_in_training(ingest, tmp_path):
+    for index in range(24):
+        write(tmp_path / "source" / ("cat", "dog")[index % 2] / f"{index}.jpg", encode(index))
+    report = ingest(tmp_path / "source")
+    assert report.splits == {"test": 2, "train": 22}
+    assert "a fixed tenth of each class is test (2 images) and the rest train (22)" in (
+        report.summary()
+    )
+    for split in ("test", "train"):
+        records = open_dataset(f"folder:{tmp_path / 'source'}", split, "").records
+        names = {pathlib.Path(records.locate(index)).name for index in range(len(records))}
+        assert names == set(read_back(report.path, split))
+    names = {path.name for path in (tmp_path / "data" / "pets" / "1.0.0").iterdir()}
+    assert "ingest_report.json" in names
+    # The same words work for it as for the folder.
+    for split, count in (("validation", 2), ("train[:50%]", 11)):
+        for name in (f"folder:{tmp_path / 'source'}", "pets"):
+            assert len(open_dataset(name, split, str(tmp_path / "data")).records) == count
+
+
 def test_class_names_are_read_one_per_line(tmp_path):
     (tmp_path / "classes.txt").write_text("dog \n\ncat\r\n")
     assert prepare.read_class_names(str(tmp_path / "classes.txt")) == ["dog", "cat"]
@@ -515,5 +551,5 @@ Wrote 10 images to {path}
 def test_an_error_of_the_script_is_a_message_and_not_a_traceback(tmp_path):
     result = run_script(f"--images={tmp_path / 'nowhere'}", "--name=pets")
     assert result.returncode == 1
-    assert "there is no such folder. Give the full path" in result.stderr
+    assert "there is no such folder. A relative path" in result.stderr
     assert "Traceback" not in result.stderr
