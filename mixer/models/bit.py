@@ -145,7 +145,9 @@ class Block(nn.Module):
 def group_norm(version: str, dtype: DTypeLike, name: str, **init: Any) -> nn.GroupNorm:
     """Returns the normalisation over 32 groups of channels; statistics in float32."""
     epsilon = 1e-5 if version == "v2" else 1e-6
-    return nn.GroupNorm(_GROUPS, epsilon=epsilon, dtype=dtype, name=name, **init)
+    return nn.GroupNorm(
+        _GROUPS, epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name, **init
+    )
 
 
 class BitResNet(nn.Module):
