@@ -6,6 +6,7 @@ big_transfer and big_vision (BiT) and timm (gMLP), all in float32 on a CPU.
 
 import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import flax
@@ -69,5 +70,17 @@ def params_of(name: str) -> Flat:
     """Returns the weights of a golden set by the names of the parameter tree."""
     arrays = arrays_of(name)
     weights = WEIGHTS[SETS[name][0]]
-    convert = weights.from_timm if name.startswith("timm") else weights.from_npz
-    return convert(shapes_of(arrays), arrays.__getitem__)
+    return converted(weights.from_timm if name.startswith("timm") else weights.from_npz, arrays)
+
+
+def converted(convert: Callable[..., Flat], arrays: Flat, **kwargs: Any) -> Flat:
+    """Returns what a conversion makes of arrays in memory."""
+    return convert(shapes_of(arrays), arrays.__getitem__, **kwargs)
+
+
+def renamed(arrays: Flat, *replacements: tuple[str, str]) -> Flat:
+    """Returns the arrays with parts of their names replaced, each of which there must be."""
+    for old, new in replacements:
+        assert any(old in name for name in arrays), old
+        arrays = {name.replace(old, new): array for name, array in arrays.items()}
+    return arrays
