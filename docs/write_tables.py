@@ -1,8 +1,8 @@
 """Writes the generated tables of README.md and docs/: python docs/write_tables.py [--check].
 
 A generated table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. Measured
-numbers come from docs/results.json, the paper's from mixer/paper/reference.py. --check writes
-nothing and fails if a table is out of date.
+numbers come from docs/results.json, the paper's from mixer/paper/reference.py, config keys from
+mixer/config/keys.py. --check writes nothing and fails if a table is out of date.
 """
 
 import argparse
@@ -12,10 +12,12 @@ import re
 import sys
 from collections.abc import Callable
 
+from mixer.config import keys as config_keys
+from mixer.config.key import Key
 from mixer.paper import reference
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = ("README.md", "docs/architecture.md")
+PAGES = ("README.md", "docs/architecture.md", "docs/configs.md")
 _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
@@ -55,9 +57,30 @@ def sizes() -> list[str]:
     return lines
 
 
+def _keys(keys: dict[str, Key]) -> Callable[[], list[str]]:
+    """Returns what writes a table of config keys."""
+
+    def lines() -> list[str]:
+        found = _header("key", "type", "values", "what it does", "source, or *free*")
+        for name, key in keys.items():
+            names, _, note = key.values.partition("; ")
+            names = ", ".join(f"`{name}`" for name in key.names()) or names
+            values = ", ".join(filter(None, [names, note]))
+            meaning = f"*optional*: {key.meaning}" if key.is_optional else key.meaning
+            source = "*free*" if key.is_free else key.source
+            found.append(_row(f"`{name}`", key.type.__name__, values, meaning, source))
+        return found
+
+    return lines
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "results": results,
     "sizes": sizes,
+    "data_keys": _keys(config_keys.DATA),
+    "training_keys": _keys(config_keys.TRAINING),
+    "model_keys": _keys(config_keys.MODEL),
+    "operation_keys": _keys(config_keys.OPERATION),
 }
 
 

@@ -11,9 +11,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mixer.batch import HostBatch
-from mixer.config import ConfigReader, count_steps
+from mixer.config import ConfigReader, check_config, count_steps
 from mixer.data.table import DATASETS, num_examples
-from mixer.errors import unknown_name
 from mixer.losses import LOSSES, Loss
 from mixer.optimizer import create_adam, create_momentum, create_schedule
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows
@@ -67,15 +66,16 @@ class Data:
 def build_run(config: ConfigDict) -> tuple[RunOptions, Mesh, Data]:
     """Returns the parts of the run that a config describes; reads no image and compiles nothing.
 
+    `config` has passed `check_config`.
+
     Raises:
-      ValueError: a key is missing, unknown or out of range, or the data cannot be opened.
+      ValueError: the keys do not fit each other or the devices, or the data cannot be opened.
     """
     cfg = ConfigReader(config)
     mesh = create_mesh(**cfg.mesh)
     check_batch_size(cfg.batch_size, mesh, cfg.accumulation_steps)
     data = build_data(cfg, local_rows(batch_sharding(mesh), cfg.batch_size))
     options = build_options(cfg, num_classes=data.num_classes, num_examples=data.num_examples)
-    _check_options(options, splits=list(data.eval_batches))
     cfg.check_all_read()
     return options, mesh, data
 
@@ -86,6 +86,7 @@ def build_without_data(config: ConfigDict) -> tuple[RunOptions, int]:
     Raises:
       ValueError: a key is missing or out of range, or the dataset is not in the table.
     """
+    check_config(config)
     cfg = ConfigReader(config)
     images = num_examples(cfg.dataset, cfg.train_split, cfg.train_fraction)
     row = DATASETS[cfg.dataset.partition(":")[0]]
@@ -99,8 +100,6 @@ def build_options(cfg: ConfigReader, *, num_classes: int, num_examples: int) -> 
     Raises:
       ValueError: as `build_run`.
     """
-    if cfg.loss not in LOSSES:
-        raise unknown_name("loss", cfg.loss, LOSSES)
     total_steps = count_steps(cfg, lambda: num_examples)
     schedule = create_schedule(
         learning_rate=cfg.optimizer.learning_rate,
@@ -196,9 +195,7 @@ def _train_crop(cfg: ConfigReader, size: int) -> Any:
 
     if cfg.name == "inception_crop":
         return preprocess.inception_crop(size, area=tuple(cfg.area))
-    if cfg.name == "random_crop":
-        return preprocess.random_crop(size, resize=cfg.resize)
-    raise unknown_name("train_crop.name", cfg.name, ("inception_crop", "random_crop"))
+    return preprocess.random_crop(size, resize=cfg.resize)
 
 
 def _optimizer(cfg: ConfigReader, schedule: optax.Schedule) -> optax.GradientTransformation:
@@ -211,44 +208,9 @@ def _optimizer(cfg: ConfigReader, schedule: optax.Schedule) -> optax.GradientTra
             clip_global_norm=cfg.clip_global_norm,
             mu_dtype=cfg.mu_dtype,
         )
-    if cfg.name == "momentum":
-        return create_momentum(
-            schedule,
-            momentum=cfg.momentum,
-            clip_global_norm=cfg.clip_global_norm,
-            momentum_dtype=cfg.momentum_dtype,
-        )
-    raise unknown_name("optimizer.name", cfg.name, ("adam", "momentum"))
-
-
-def _check_options(options: RunOptions, splits: list[str]) -> None:
-    for key in ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
-        value = getattr(options, key)
-        if value < 1:
-            raise ValueError(f"Expected {key} to be at least 1; got {value}.")
-    if options.keep_every < 0 or options.keep_every % options.checkpoint_every:
-        raise ValueError(
-            f"Expected keep_every to be 0 or a multiple of checkpoint_every "
-            f"({options.checkpoint_every}); got {options.keep_every}."
-        )
-    if options.watchdog_seconds < 0:
-        raise ValueError(
-            f"Expected watchdog_seconds of at least 0 (never); got {options.watchdog_seconds}."
-        )
-    if not 0 <= options.polyak_decay < 1:
-        raise ValueError(
-            f"Expected polyak_decay from 0 (off) to below 1; got {options.polyak_decay}."
-        )
-    if options.mixup_alpha < 0:
-        raise ValueError(
-            f"Expected mixup_alpha of at least 0 (no mixup); got {options.mixup_alpha}."
-        )
-    scores = [f"{split}/top1" for split in splits]
-    if options.best_by and options.best_by not in scores:
-        raise unknown_name("score best_by", options.best_by, scores)
-    if options.best_by and options.checkpoint_every % options.eval_every:
-        raise ValueError(
-            "Expected checkpoint_every to be a multiple of eval_every, as best_by chooses among "
-            f"checkpoints by their evaluation; got checkpoint_every={options.checkpoint_every} and "
-            f"eval_every={options.eval_every}."
-        )
+    return create_momentum(
+        schedule,
+        momentum=cfg.momentum,
+        clip_global_norm=cfg.clip_global_norm,
+        momentum_dtype=cfg.momentum_dtype,
+    )

@@ -6,27 +6,19 @@ that is executed: use only files that you trust.
 """
 
 import os
-import sys
 import time
-import traceback
 
-from absl import app, flags, logging
+from absl import flags
 from etils import epath
-from ml_collections import config_flags
 
-from mixer.runtime import startup
+from mixer.config import check_config
+from mixer.runtime import command, startup
 
 _STARTED = time.monotonic()  # JAX and TensorFlow, which take seconds to import, come later
 startup.quiet_libraries()
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    help_string="Config file, FILE[:ARGUMENTS].",
-    # Accepts overrides of unknown keys, for which train() names the nearest known key.
-    accept_new_attributes=True,
-    lock_config=False,
-)
-_WORKDIR = flags.DEFINE_string(
+_CONFIG = command.config_flag()
+_WORKDIR = command.path_flag(
     "workdir",
     None,
     "Folder for checkpoints, metrics and pictures; it may be in a bucket (gs://). A run that has a "
@@ -36,7 +28,7 @@ _WORKDIR = flags.DEFINE_string(
 _ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "Resume even if the config or the data differ from the run's."
 )
-_COMPILATION_CACHE = flags.DEFINE_string(
+_COMPILATION_CACHE = command.path_flag(
     "compilation_cache",
     os.environ.get("JAX_COMPILATION_CACHE_DIR")
     or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "mixer", "xla"),
@@ -54,16 +46,13 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, counted from 0.")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    if not _WORKDIR.value:
-        raise app.UsageError("Expected --workdir=DIR; got an empty one.")
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.ERROR)  # the libraries' own messages: --verbosity=0
-    config = _CONFIG.value
+def main() -> None:
+    workdir, config = _WORKDIR.value, _CONFIG.value
+    if not workdir or ("://" in workdir and not workdir.startswith("gs://")):
+        raise ValueError(f"Expected --workdir to be a folder, here or in gs://; got {workdir!r}.")
+    check_config(config)
     startup.collect_garbage_rarely()
-    startup.keep_freed_memory(config.get("batch_size", 0) * config.get("image_size", 0) ** 2)
+    startup.keep_freed_memory(config.batch_size * config.image_size**2)
     # After the flags, so that --help and typos are answered at once.
     import jax
 
@@ -76,28 +65,18 @@ def main(argv: list[str]) -> None:
     try:
         train(
             config,
-            epath.Path(_WORKDIR.value),
+            epath.Path(workdir),
             allow_config_change=_ALLOW_CONFIG_CHANGE.value,
             started=_STARTED,
         )
     except Preempted:
         jax.distributed.shutdown()
-        _end(0)  # a thread that waits for data would delay the exit
+        command.end(0)  # a thread that waits for data would delay the exit
     except Exception as error:
-        is_explained = isinstance(error, ValueError | OSError | FloatingPointError)
-        if is_explained and not flags.FLAGS["verbosity"].present:
-            print(f"error: {error}\n(--verbosity=0 shows where.)", file=sys.stderr)
-        else:
-            traceback.print_exc()
-        _end(1)  # JAX would wait for the other processes, and they for this one
-
-
-def _end(code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+        # JAX would wait for the other processes, and they for this one.
+        command.end(command.report(error))
 
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    command.run(main)

@@ -34,8 +34,8 @@ def create_schedule(
         raise unknown_name("decay", decay, DECAYS)
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
-            f"Expected 0 <= warmup_steps < total_steps; got warmup_steps={warmup_steps} and "
-            f"total_steps={total_steps}. Shorten the warm-up or train longer."
+            f"Expected optimizer.warmup_steps to be at least 0 and below the {total_steps:,} steps "
+            f"of the run; got {warmup_steps:,}. Shorten the warm-up or train longer."
         )
     decay_steps = total_steps - warmup_steps
     if decay == "linear":
@@ -54,6 +54,10 @@ def kernels_only(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
+def _clipping(global_norm: float) -> optax.GradientTransformation:
+    return optax.clip_by_global_norm(global_norm) if global_norm else optax.identity()
+
+
 def create_adam(
     schedule: optax.Schedule,
     *,
@@ -67,7 +71,8 @@ def create_adam(
 
     The update of a kernel is `-lr * (adam(clip(gradient)) + weight_decay * kernel)`; biases and
     layer-norm parameters are not decayed. As in AdamW, the weight decay of Table 4 is multiplied by
-    the learning rate. The first moment is stored as `mu_dtype`, float32 or bfloat16.
+    the learning rate. The first moment is stored as `mu_dtype`, float32 or bfloat16. With
+    `clip_global_norm=0` nothing is clipped.
 
     Raises:
       ValueError: any other `mu_dtype`.
@@ -77,7 +82,7 @@ def create_adam(
     if mu_dtype not in MOMENT_DTYPES:
         raise unknown_name("mu_dtype", mu_dtype, MOMENT_DTYPES)
     return optax.chain(
-        optax.clip_by_global_norm(clip_global_norm),
+        _clipping(clip_global_norm),
         optax.adamw(
             schedule,
             b1=beta1,
@@ -95,7 +100,7 @@ def create_momentum(
     """Returns SGD with momentum, preceded by clipping.
 
     The update is `-lr * m` with `m = clip(gradient) + momentum * m`, without weight decay. `m` is
-    stored as `momentum_dtype`, float32 or bfloat16.
+    stored as `momentum_dtype`, float32 or bfloat16. With `clip_global_norm=0` nothing is clipped.
 
     Raises:
       ValueError: any other `momentum_dtype`.
@@ -105,6 +110,6 @@ def create_momentum(
     if momentum_dtype not in MOMENT_DTYPES:
         raise unknown_name("momentum_dtype", momentum_dtype, MOMENT_DTYPES)
     return optax.chain(
-        optax.clip_by_global_norm(clip_global_norm),
+        _clipping(clip_global_norm),
         optax.sgd(schedule, momentum=momentum, accumulator_dtype=momentum_dtype),
     )

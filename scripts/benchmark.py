@@ -12,7 +12,9 @@ time and FLOPs scale with the number of tokens.
 import json
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags
+
+from mixer.runtime import command, startup
 
 _MODEL = flags.DEFINE_string("model", "mixer", "Model family.")
 _VARIANT = flags.DEFINE_string("variant", "B/16", "Model size, as in Table 1 of the paper.")
@@ -22,28 +24,20 @@ _IMAGE_SIZE = flags.DEFINE_list("image_size", ["224"], "Image sides to measure, 
 _DTYPE = flags.DEFINE_enum(
     "dtype", None, ["float32", "bfloat16"], "Activation dtype. Default: bfloat16, on CPUs float32."
 )
-_SECONDS = flags.DEFINE_float("seconds", 2.0, "Approximate length of a timing window.")
+_SECONDS = flags.DEFINE_float("seconds", 2.0, "Approximate length of a timing window.", 0.001)
 _WINDOWS = flags.DEFINE_integer("windows", 5, "Timing windows per batch size.", 1)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
 _HEADER = "batch/device  img/s/core     min     max  TFLOP/s  of peak  peak GiB   compile s"
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.ERROR)
-    from mixer.runtime.startup import keep_freed_memory
-
-    keep_freed_memory()
-    try:
-        report = _measure()
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+def main() -> None:
+    startup.keep_freed_memory()
+    report = _measure()
     if _JSON.value:
         print(json.dumps(report))
     if not any(result["best"] for result in report["results"]):
-        raise SystemExit("error: no batch size fits in memory. Try smaller --batch_sizes.")
+        raise ValueError("No batch size fits in memory. Try smaller --batch_sizes.")
     if not _JSON.value:
         _print_footer(report)
 
@@ -55,7 +49,10 @@ def _measure() -> dict[str, Any]:
     from mixer.models import build_model
     from mixer.sharding import create_mesh
 
-    batch_sizes, image_sizes = _sizes(_BATCH_SIZES), _sizes(_IMAGE_SIZE)
+    batch_sizes, image_sizes = (
+        command.positive_integers(_BATCH_SIZES),
+        command.positive_integers(_IMAGE_SIZE),
+    )
     dtype = _DTYPE.value or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     model = build_model(
         _MODEL.value,
@@ -93,12 +90,6 @@ def _measure() -> dict[str, Any]:
     return report
 
 
-def _sizes(flag: flags.FlagHolder) -> list[int]:
-    if not flag.value or not all(size.isdecimal() and int(size) for size in flag.value):
-        raise ValueError(f"Expected --{flag.name} to be positive integers; got {flag.value}.")
-    return [int(size) for size in flag.value]
-
-
 def _print_header(report: dict[str, Any]) -> None:
     if not _JSON.value:
         print(
@@ -111,6 +102,8 @@ def _print_header(report: dict[str, Any]) -> None:
 
 
 def _print(result: dict[str, Any]) -> None:
+    from mixer.benchmark.timing import four_digits
+
     if _JSON.value:
         return
     size, gflops = result["image_size"], result["gflops_per_image"]
@@ -121,9 +114,13 @@ def _print(result: dict[str, Any]) -> None:
             continue
         speed = row["images_per_s_per_core"]
         memory = row["peak_memory_gib"]
+        speeds = "  ".join(
+            four_digits(speed[key]).rjust(width)
+            for key, width in (("median", 10), ("min", 6), ("max", 6))
+        )
         print(
-            f"{row['batch_size']:12}  {speed['median']:10.4g}  {speed['min']:6.4g}  "
-            f"{speed['max']:6.4g}  {row['tflops_per_device']:7.4g}  {row['matrix_share']:7.1%}  "
+            f"{row['batch_size']:12}  {speeds}  {row['tflops_per_device']:7.4g}  "
+            f"{row['matrix_share']:7.1%}  "
             f"{'-' if memory is None else format(memory, '.2f'):>8}  {row['compile_s']:10.1f}"
             + ("  best" if row is result["best"] else ""),
             flush=True,
@@ -152,4 +149,4 @@ def _print_footer(report: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

@@ -6,8 +6,8 @@ Example: python scripts/convert_weights.py imagenet1k/Mixer-B_16 mixer_b16.safet
 
 IN is a published name such as imagenet21k/Mixer-B_16, a .npz or .safetensors file, a workdir, or
 one of its checkpoints. The suffix of OUT selects the format: .npz for the released naming,
-.safetensors for timm's. Without OUT, nothing is written. Files do not record the type of GELU:
-weights trained in PyTorch need the exact one (gelu_approximate=False).
+.safetensors for timm's. Without OUT, nothing is written. Files record neither the type of GELU nor
+class names: weights trained in PyTorch need the exact GELU (gelu_approximate=False).
 """
 
 import dataclasses
@@ -16,28 +16,31 @@ import pathlib
 
 from absl import app, flags
 
+from mixer.runtime import command
+
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Resize the weights for images of this side in pixels (Appendix C)."
+    "image_size", None, "Resize the weights for images of this side in pixels (Appendix C).", 1
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace OUT if it exists.")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) not in (2, 3):
-        raise app.UsageError(f"Expected IN [OUT]; got {len(argv) - 1} arguments.")
+def main(arguments: list[str]) -> None:
+    if len(arguments) not in (1, 2):
+        raise app.UsageError(f"Expected IN [OUT]; got {len(arguments)} arguments.")
+    source, *outputs = arguments
     from mixer.weights import load, save_params  # after flag parsing, since JAX takes seconds
 
-    try:
-        weights = load.load_weights(argv[1])
-        params = load.resized_params(weights, _IMAGE_SIZE.value or weights.image_size)
-        print(f"{argv[1]}: {weights.description}")
-        for title, text in _overview(params):
-            print(f"  {title:<12} {text}")
-        if len(argv) == 3:
-            save_params(argv[2], params, overwrite=_OVERWRITE.value)
-            print(f"Wrote {argv[2]}, {pathlib.Path(argv[2]).stat().st_size:,} bytes.")
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    weights = load.load_weights(source)
+    image_size = weights.image_size if _IMAGE_SIZE.value is None else _IMAGE_SIZE.value
+    params = load.resized_params(weights, image_size)
+    print(f"{source}: {weights.description}")
+    for title, text in _overview(params):
+        print(f"  {title:<12} {text}")
+    for output in map(pathlib.Path, outputs):
+        output = output.expanduser()
+        lost = load.lost_in_files(weights)
+        save_params(output, params, overwrite=_OVERWRITE.value)
+        print(f"Wrote {output}, {output.stat().st_size:,} bytes.{lost and ' ' + lost}")
 
 
 def _overview(params: dict) -> list[tuple[str, str]]:
@@ -62,4 +65,4 @@ def _overview(params: dict) -> list[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main, takes_arguments=True)

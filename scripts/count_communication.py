@@ -11,7 +11,9 @@ import json
 import os
 from typing import Any
 
-from absl import app, flags
+from absl import flags
+
+from mixer.runtime import command
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -22,13 +24,8 @@ _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Image side in pixels.", 1
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    try:
-        rows = _count()
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+def main() -> None:
+    rows = _count()
     if _JSON.value:
         print(json.dumps({"variant": _VARIANT.value, "rows": rows}))
         return
@@ -46,9 +43,7 @@ def main(argv: list[str]) -> None:
 
 
 def _count() -> list[dict[str, Any]]:
-    if not all(count.isdecimal() for count in _DEVICES.value):
-        raise ValueError(f"Expected --devices to be integers; got {_DEVICES.value}.")
-    counts = [int(count) for count in _DEVICES.value]
+    counts = command.positive_integers(_DEVICES)
 
     import jax  # after flag parsing, since it takes seconds
 
@@ -69,4 +64,4 @@ def _count() -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

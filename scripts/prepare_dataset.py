@@ -8,18 +8,19 @@ Of class folders without splits, a fixed tenth of each class becomes the split t
 If the script is interrupted, run the same command again.
 """
 
-import os
 import sys
 
-from absl import app, flags, logging
+from absl import flags
 
-# Before TensorFlow is loaded: only its errors.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+from mixer.runtime import command, startup
+from mixer.runtime.watchdog import end_if_idle
 
-_IMAGES = flags.DEFINE_string("images", None, "Folder of images.", required=True)
+# Before TensorFlow is imported.
+startup.quiet_libraries()
+
+_IMAGES = command.path_flag("images", None, "Folder of images.", required=True)
 _NAME = flags.DEFINE_string("name", None, "Name of the new dataset.", required=True)
-_CLASSES = flags.DEFINE_string(
+_CLASSES = command.path_flag(
     "classes",
     None,
     "File with one class name per line, in the order of the labels. By default, the classes found, "
@@ -34,7 +35,7 @@ _CHECK = flags.DEFINE_enum(
     ["decode", "header"],
     "Whether to read each image in full, or only its header and its end marker, which is faster.",
 )
-_DATA_DIR = flags.DEFINE_string(
+_DATA_DIR = command.path_flag(
     "data_dir", "", "TFDS's data folder; by default, ~/tensorflow_datasets."
 )
 _NUM_SHARDS = flags.DEFINE_integer(
@@ -45,32 +46,28 @@ _NUM_SHARDS = flags.DEFINE_integer(
 )
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.ERROR)  # --verbosity=0 shows the libraries' own messages
-    try:
-        from mixer.data import prepare  # after the flags: TensorFlow takes seconds
+def main() -> None:
+    end_if_idle()
+    from mixer.data import prepare  # after the flags: TensorFlow takes seconds
 
+    names = None if _CLASSES.value is None else prepare.read_class_names(_CLASSES.value)
+    try:
         report = prepare.ingest_images(
-            _IMAGES.value or "",
-            _NAME.value or "",
+            _IMAGES.value,
+            _NAME.value,
             data_dir=_DATA_DIR.value,
-            class_names=prepare.read_class_names(_CLASSES.value) if _CLASSES.value else None,
+            class_names=names,
             num_shards=_NUM_SHARDS.value,
             unreadable=_UNREADABLE.value,
             check=_CHECK.value,
         )
-    except (ValueError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
         print("Interrupted. No dataset was written.", file=sys.stderr)
         sys.exit(130)
     print(report.summary())
-    train_flags = prepare.training_flags(_NAME.value or "", _DATA_DIR.value, report.splits)
+    train_flags = prepare.training_flags(_NAME.value, _DATA_DIR.value, report.splits)
     print(f"  {'train on it':<12} {train_flags}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

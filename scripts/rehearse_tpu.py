@@ -13,15 +13,16 @@ import os
 import sys
 from typing import Any
 
-from absl import app, flags
-from ml_collections import config_flags
+from absl import flags
+
+from mixer.runtime import command
 
 # No TPU is used, only compiled for; libtpu's warnings about missing hardware are noise.
 os.environ["JAX_PLATFORMS"] = "cpu"
 for _name in ("TF_CPP_MIN_LOG_LEVEL", "TPU_MIN_LOG_LEVEL", "TPU_STDERR_LOG_LEVEL"):
     os.environ.setdefault(_name, "3")
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="Config file, FILE[:SIZE].")
+_CONFIG = command.config_flag()
 _TOPOLOGY = flags.DEFINE_list("topology", ["v3-32"], "Slices, by their Cloud TPU names.")
 _SWEEP = flags.DEFINE_bool("sweep", False, "Also compile for up to six larger slices.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "Training step or inference.")
@@ -44,27 +45,23 @@ _TABLE = (
 )
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    from mixer.rehearsal.topology import (
-        larger_slices,
-    )  # after flag parsing, since JAX takes seconds
+def main() -> None:
+    # After flag parsing, since JAX takes seconds.
+    from mixer.rehearsal.topology import larger_slices
 
     slices = list(_TOPOLOGY.value)
-    try:
-        if _SWEEP.value:
-            slices += [name for name in larger_slices(slices[0])[:6] if name not in slices]
-        _print_header()
-        for name in slices:
-            try:
-                _rehearse(name)
-            except ValueError as error:
-                if len(slices) == 1:
-                    raise
-                _say(f"{name}: {error}")
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    if not slices:
+        raise ValueError("Expected --topology to name a slice, such as v3-32; got none.")
+    if _SWEEP.value:
+        slices += [name for name in larger_slices(slices[0])[:6] if name not in slices]
+    _print_header()
+    for name in slices:
+        try:
+            _rehearse(name)
+        except ValueError as error:
+            if len(slices) == 1:
+                raise
+            _say(f"{name}: {error}")
     _print_footer()
 
 
@@ -72,8 +69,8 @@ def _rehearse(topology: str) -> None:
     from mixer.rehearsal import rehearse
 
     if _MODE.value == "infer":
-        for batch in _BATCH.value:
-            _print(rehearse.rehearse_inference(_CONFIG.value, topology, int(batch)))
+        for batch in command.positive_integers(_BATCH):
+            _print(rehearse.rehearse_inference(_CONFIG.value, topology, batch))
         return
     report = rehearse.rehearse_training(_CONFIG.value, topology)
     _print(report)
@@ -126,4 +123,4 @@ def _print_footer() -> None:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    command.run(main)

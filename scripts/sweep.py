@@ -10,24 +10,18 @@ the same command again to resume, or to rewrite the report. To use several machi
 prints the remaining seeds of the best combination.
 """
 
-import importlib.util
 import pathlib
 import shlex
 import signal
 import sys
 from typing import Any
 
-from absl import app, flags
-from ml_collections import config_flags
+from absl import flags
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    help_string="Config file, FILE[:SIZE].",
-    # As in mixer.main, which rejects an unknown key and names the nearest one.
-    accept_new_attributes=True,
-    lock_config=False,
-)
-_WORKDIR = flags.DEFINE_string(
+from mixer.runtime import command
+
+_CONFIG = command.config_flag()
+_WORKDIR = command.path_flag(
     "workdir", None, "Local folder for the runs and the report.", required=True
 )
 _GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE to vary instead of SWEEP.")
@@ -37,16 +31,16 @@ _REPORT = flags.DEFINE_string("report", "test/top1", "Metric that is reported fo
 _PRINT_COMMANDS = flags.DEFINE_bool("print_commands", False, "Print the commands that are ready.")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    for number in (signal.SIGTERM, signal.SIGHUP):  # so that the current run is stopped, too
+def main() -> None:
+    from mixer.runtime.output import lasting_output
+
+    stops = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+    for number in stops:  # so that the current run is stopped, too
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
     try:
-        _sweep()
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+        with lasting_output():
+            _sweep()
     except KeyboardInterrupt:
         print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
         sys.exit(130)
@@ -82,14 +76,12 @@ def _sweep() -> None:
     print(f"\n{report.write(sweep, outcomes)}\n{sweep.workdir}/sweep.{{md,json,png}}")
     failed = [sweep.folder(run) for run, outcome in outcomes.items() if outcome is None]
     if failed:
-        raise SystemExit(f"error: failed runs: {', '.join(map(str, failed))}")
+        raise ValueError(f"Failed runs: {', '.join(map(str, failed))}")
 
 
 def _own_grid() -> dict[str, Any]:
     path = flags.FLAGS["config"].config_filename.partition(":")[0]
-    spec = importlib.util.spec_from_file_location("swept_config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = command.load_config_file(path)
     if not hasattr(module, "SWEEP"):
         raise ValueError(f"{path} has no SWEEP. Pass --grid=KEY=VALUE,VALUE.")
     return module.SWEEP
@@ -97,4 +89,4 @@ def _own_grid() -> dict[str, Any]:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    command.run(main)

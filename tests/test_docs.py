@@ -23,7 +23,7 @@ import jax
 import pytest
 import yaml
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 from PIL import Image
 
 import mixer
@@ -32,6 +32,7 @@ from mixer.losses import LOSSES
 from mixer.models import MODELS
 from mixer.models.mixer import REMAT, VARIANTS
 from mixer.optimizer import DECAYS, MOMENT_DTYPES
+from mixer.runtime import command
 from mixer.weights.catalogue import CATALOGUE
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -123,9 +124,9 @@ def defined_flags(path: str, arguments: list[str]) -> Iterator[flags.FlagValues]
         mock.patch.object(flags, name, functools.partial(getattr(flags, name), flag_values=own))
         for name in map("DEFINE_{}".format, FLAG_KINDS)
     ]
-    define_config = functools.partial(config_flags.DEFINE_config_file, flag_values=own)
     patches += [
-        mock.patch.object(config_flags, "DEFINE_config_file", define_config),
+        mock.patch.object(flags, "DEFINE", functools.partial(flags.DEFINE, flag_values=own)),
+        mock.patch.object(command, "config_flag", functools.partial(command.config_flag, own)),
         mock.patch.object(sys, "argv", [path, *arguments]),
         mock.patch.dict(os.environ),
     ]

@@ -90,7 +90,9 @@ def test_config_dicts_stop_at_build(module):
         "mixer.main",
         "mixer.train_loop",  # passes it on to build
         "mixer.build",
-        "mixer.config",
+        "mixer.config.check",
+        "mixer.config.reader",
+        "mixer.runtime.command",
         "mixer.rehearsal.rehearse",  # changes it until it fits
     )
 

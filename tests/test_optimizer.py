@@ -1,5 +1,6 @@
 """Schedule and updates against hand-computed numbers."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -60,7 +61,9 @@ def test_without_warmup_the_first_step_has_the_peak():
 
 @pytest.mark.parametrize("warmup_steps", [-1, 90_000, 100_000])
 def test_a_warmup_that_does_not_fit_is_refused(warmup_steps):
-    with pytest.raises(ValueError, match=f"got warmup_steps={warmup_steps} and total_steps=90000"):
+    with pytest.raises(
+        ValueError, match=f"below the 90,000 steps of the run; got {warmup_steps:,}"
+    ):
         paper_schedule(warmup_steps=warmup_steps)
 
 
@@ -125,6 +128,23 @@ def test_two_momentum_updates_by_hand():
     # m = (0.3, 0) + 0.9 * (0.6, 0.8) = (0.84, 0.72)
     updates, state = optimizer.update({"kernel": jnp.array([0.3, 0.0])}, state, params)
     np.testing.assert_allclose(updates["kernel"], [-0.084, -0.072], rtol=1e-5)
+
+
+def test_a_norm_of_zero_clips_nothing_and_keeps_the_layout_of_the_state():
+    params = {"kernel": jnp.zeros(2)}
+
+    def optimizer(clip_global_norm):
+        return create_momentum(
+            lambda step: 0.1,
+            momentum=0.9,
+            clip_global_norm=clip_global_norm,
+            momentum_dtype="float32",
+        )
+
+    state = optimizer(0.0).init(params)
+    assert jax.tree.structure(state) == jax.tree.structure(optimizer(1.0).init(params))
+    updates, _ = optimizer(0.0).update({"kernel": jnp.array([30.0, 40.0])}, state, params)
+    np.testing.assert_allclose(updates["kernel"], [-3.0, -4.0], rtol=1e-6)
 
 
 def test_the_momentum_may_be_bfloat16():

@@ -22,7 +22,7 @@ from mixer.data.records import ArrayRecords, CachedRecords, Files, RandomSubset,
 from mixer.data.splits import resolve_split
 from mixer.data.table import DATASETS, DatasetRow
 from mixer.data.tfrecords import TFRecords
-from mixer.errors import nearest, unknown_name
+from mixer.errors import suggestion, unknown_name
 
 _MAX_METADATA = 2**24  # bytes of features.json
 
@@ -179,7 +179,7 @@ def _not_prepared(
     if row is None:
         return ValueError(
             f"Unknown dataset {name!r}, and no such dataset in {root}. Expected folder:PATH "
-            f"or one of: {', '.join(DATASETS)}. Did you mean {nearest(name, DATASETS)!r}?"
+            f"or one of: {', '.join(DATASETS)}.{suggestion(name, DATASETS)}"
         )
     how = row.how_to_get or f"prepare it with:\n  {_tfds_command(row.tfds_name, data_dir)}"
     if row.manual_files:

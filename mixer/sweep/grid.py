@@ -5,7 +5,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mixer.errors import nearest
+from mixer.errors import suggestion
 
 Overrides = dict[str, Any]  # dotted config key to value
 
@@ -78,8 +78,7 @@ def find_value(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
         values = [name for name, value in section.items() if not isinstance(value, dict)]
         known = [".".join([*path, name]) for name in values]
         raise ValueError(
-            f"Cannot vary {key!r}: the config has no such value. Nearest key: "
-            f"{nearest(key, known)!r}."
+            f"Cannot vary {key!r}: the config has no such value.{suggestion(key, known)}"
         )
     return section, last
 

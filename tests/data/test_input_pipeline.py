@@ -130,6 +130,19 @@ def test_another_seed_gives_another_batch_and_a_repeated_example_another_crop(ba
     assert len({image.tobytes() for image in mine}) == len(mine)
 
 
+def test_one_image_looks_different_in_every_epoch(data_dir):
+    dataset = open_dataset("digits", "train", data_dir, fraction=1 / 1433)
+    assert len(dataset.records) == 1
+    crop = inception_crop(8, area=(0.3, 1.0))
+    preprocess = make_train_preprocess(
+        size=8, crop=crop, flip=True, randaugment_layers=0, randaugment_magnitude=0.0
+    )
+    order = ExampleOrder(1, 4, seed=0)
+    train = TrainInput(dataset, order, preprocess, rows=np.arange(4), prefetch=2)
+    batches = list(itertools.islice(train.from_step(0), 20))
+    assert len({batch["images"].tobytes() for batch in batches}) == 20
+
+
 WHOLE = make_eval_preprocess(size=8, crop="resize_crop", resize=8)
 
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -147,3 +149,60 @@ def test_a_damaged_image_ends_the_evaluation_with_its_name(colour_folder, colour
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(DamagedExample, match=str(path)):
         next(evaluate_head(colour_model(3), images_of(colour_folder)))
+
+
+# Weights of colour_model by the name of the class: folders class0, class1, class2 are red, ...
+@pytest.mark.parametrize(
+    ("own", "num_classes", "correct", "said"),
+    [
+        (("class0", "class1", "class2"), 3, 9, ""),
+        (None, 3, 9, "The weights have no class names: labels are compared by position.\n"),
+        # Right are three green images, and the red one of class2, which is called class2 here.
+        (("class2", "class1", "class0"), 3, 4, "matched by name: 3 of the weights' 3 classes.\n"),
+        (("class0", "class1", "class2", "x"), 4, 9, "by name: 3 of the weights' 4 classes.\n"),
+        (("class1", "class2", "class0", "x"), 4, 1, "by name: 3 of the weights' 4 classes.\n"),
+    ],
+)
+def test_labels_are_matched_by_name(
+    colour_folder, colour_model, capsys, own, num_classes, correct, said
+):
+    loaded = dataclasses.replace(colour_model(num_classes), class_names=own)
+    (result,) = evaluate_head(loaded, images_of(colour_folder, crops=BOTH[:1]))
+    assert (result["correct"], result["count"]) == (correct, 11)
+    assert capsys.readouterr().err.endswith(said)
+
+
+def test_other_classes_are_an_error_that_lists_both(colour_folder, colour_model):
+    loaded = dataclasses.replace(colour_model(3), class_names=("dog", "elk", "fox"))
+    with pytest.raises(
+        ValueError, match=r"dataset: class0; class1; class2\n  weights: dog; elk; fox"
+    ):
+        next(evaluate_head(loaded, images_of(colour_folder)))
+
+
+class Overflows(nn.Module):
+    """Gives infinity for the red images, and features that are not numbers."""
+
+    num_classes: int = 3
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        red = jnp.mean(images[..., 0], axis=(1, 2)) - 0.9
+        return jnp.zeros((len(images), 3)) + jnp.exp(1e4 * red)[:, None]
+
+
+def test_logits_that_are_not_finite_are_no_accuracy(colour_folder):
+    loaded = LoadedModel(Overflows(), {}, 8, None)
+    images = images_of(colour_folder)
+    with pytest.raises(FloatingPointError, match="Expected finite logits; got NaN or infinity"):
+        next(evaluate_head(loaded, images))
+    with pytest.raises(FloatingPointError, match="Expected finite features; got NaN or infinity"):
+        next(evaluate_few_shot(loaded, images, train_split="train", shots=[1]))
+
+
+@pytest.mark.parametrize("bias", [0.0, -10.0])
+def test_a_head_that_was_never_trained_is_refused(colour_folder, bias):
+    head = {"kernel": np.zeros((4, 3), np.float32), "bias": np.full(3, bias, np.float32)}
+    loaded = LoadedModel(Overflows(), {"head": head}, 8, None)
+    with pytest.raises(ValueError, match="trained head; got one of zeros for 3 classes.*few_shot"):
+        next(evaluate_head(loaded, images_of(colour_folder)))

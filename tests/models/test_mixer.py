@@ -118,6 +118,13 @@ def test_bfloat16_computes_in_bfloat16_but_keeps_params_and_logits_in_float32(go
     assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
 
 
+def test_parameters_are_float32_where_jax_computes_in_float64(golden):
+    model, _, io = golden
+    with jax.enable_x64(True):
+        fresh = jax.eval_shape(model.init, jax.random.key(0), io["images"])
+    assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
+
+
 def test_initial_head_is_zero_with_the_given_bias():
     model = build_model("mixer", "S/32", num_classes=5, num_blocks=1, head_bias_init=-6.9)
     images = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))

@@ -5,14 +5,18 @@ python -m tests.peers --variant=S/16 --mode=train --batch_size=32 --dtype=float3
 All implementations run the same size, batch size and precision on one CPU or GPU, in alternation.
 --mode=train times the forward pass, sigmoid loss, backward pass, clipping to global norm 1 and
 Adam, on random images and without regularisation; --mode=infer times the forward pass alone. Peers
-that are not installed are skipped (for timm: pip install torch timm).
+that are not installed are skipped (for timm: pip install torch timm). On a GPU, one peer at a time
+leaves each more memory.
 """
 
 import json
 import os
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags
+
+from mixer.benchmark.timing import four_digits
+from mixer.runtime import command
 
 # By default JAX preallocates most of a GPU's memory and would leave too little for PyTorch.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -32,25 +36,19 @@ _WINDOWS = flags.DEFINE_integer("windows", 5, "Pairs of timing windows per peer.
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of a table.")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.ERROR)
+def main() -> None:
     from tests.peers.compare import measure_peers  # after the flags: JAX takes seconds
 
-    try:
-        report = measure_peers(
-            _VARIANT.value,
-            peers=_PEERS.value,
-            mode=_MODE.value,
-            batch_size=_BATCH_SIZE.value,
-            image_size=_IMAGE_SIZE.value,
-            dtype=_DTYPE.value,
-            seconds=_SECONDS.value,
-            windows=_WINDOWS.value,
-        )
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    report = measure_peers(
+        _VARIANT.value,
+        peers=_PEERS.value,
+        mode=_MODE.value,
+        batch_size=_BATCH_SIZE.value,
+        image_size=_IMAGE_SIZE.value,
+        dtype=_DTYPE.value,
+        seconds=_SECONDS.value,
+        windows=_WINDOWS.value,
+    )
     if _JSON.value:
         print(json.dumps(report))
         return
@@ -71,8 +69,9 @@ def main(argv: list[str]) -> None:
 
 
 def _cell(value: dict[str, Any]) -> str:
-    return f"{value['median']:.4g} ({value['min']:.4g} to {value['max']:.4g})".rjust(26)
+    median, least, most = (four_digits(value[key]) for key in ("median", "min", "max"))
+    return f"{median} ({least} to {most})".rjust(26)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

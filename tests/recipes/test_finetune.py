@@ -117,7 +117,7 @@ def test_a_run_begins_with_the_resized_weights_and_a_head_of_zeros(small_config,
     ("key", "value", "message"),
     [
         ("init_from", "nowhere.npz", "nowhere.npz"),
-        ("init_from", "imagenet21k/Mixer-B16", "nearest: 'imagenet21k/Mixer-B_16'"),
+        ("init_from", "imagenet21k/Mixer-B16", "Did you mean 'imagenet21k/Mixer-B_16'"),
         ("model.tokens_mlp_dim", 20, r"tokens_mlp_dim 80 \(the config: 20\)"),
         ("model.hidden_dim", 32, r"hidden_dim 24 \(the config: 32\)"),
         ("image_size", 24, "integer multiples. Expected 16, 32, 48, ...; got 24"),

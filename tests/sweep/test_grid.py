@@ -20,7 +20,7 @@ def test_several_keys_give_their_product(config):
     [
         (["optimizer.learning_rate"], "Expected one --grid=KEY=VALUE,VALUE per KEY"),
         (["seed=1", "seed=2"], "per KEY; got 'seed=2'"),
-        (["optimizer.learning_rat=1"], "Nearest key: 'optimizer.learning_rate'"),
+        (["optimizer.learning_rat=1"], "Did you mean 'optimizer.learning_rate'"),
         (["optimizer=1"], "Cannot vary 'optimizer': the config has no such value"),
         (["loss.name=1"], "Cannot vary 'loss.name': the config has no section 'loss'"),
         (["optimizer.learning_rate=0.1,"], "like the config's 0.03; got ''"),

@@ -83,7 +83,7 @@ def test_the_config_of_a_run(make_sweep, config):
         ({"combinations": [{}]}, "got an empty grid"),
         (
             {"combinations": [{"los": "x"}]},
-            "Cannot vary 'los': .* no such value. Nearest key: 'loss'",
+            "Cannot vary 'los': .* no such value. Did you mean 'loss'",
         ),
         ({"combinations": [{"seed": 1}]}, "Both the grid and --seeds set 'seed'"),
         ({"combinations": [{"loss": "x"}], "overrides": {"loss": "y"}}, "and --config.loss set"),

@@ -1,4 +1,4 @@
-"""The program, asked to stop by SIGTERM in the phase that $PHASE names; the last process only.
+"""The program, asked to stop by $SIGNAL in the phase that $PHASE names; the last process only.
 
 Prints `asked SECONDS`, the time of the signal or when the phase can first be left after it, and
 `did STEP` for each step.
@@ -10,12 +10,13 @@ import threading
 import time
 
 import jax
-from absl import app, flags
+from absl import flags
 
 from mixer import main, train_loop
 from mixer.checkpoint.save import Checkpoints
 from mixer.data import input_pipeline
 from mixer.reporting.run_log import RunLog
+from mixer.runtime import command
 
 PHASES = ("compile", "wait for data", "step", "save", "evaluation")
 WAIT_SECONDS = 30.0  # for the batch that is late; of several processes none can go on without it
@@ -30,7 +31,7 @@ def ask(delay: float) -> None:
 
     def send() -> None:
         say("asked")
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.Signals[os.environ["SIGNAL"]])
 
     if jax.process_index() == jax.process_count() - 1:
         threading.Timer(delay, send).start()
@@ -81,4 +82,4 @@ def patch(phase: str) -> None:
 if __name__ == "__main__":
     patch(os.environ["PHASE"])
     flags.mark_flag_as_required("config")
-    app.run(main.main)
+    command.run(main.main)

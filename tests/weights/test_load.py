@@ -104,7 +104,7 @@ def test_weights_of_images_that_are_not_square_are_refused(tmp_path):
     [
         ("nowhere.npz", "nowhere.npz"),
         ("nowhere", "There are no weights 'nowhere'. Expected a name in the catalogue"),
-        ("imagenet1k/Mixer-B16", "nearest: 'imagenet1k/Mixer-B_16'"),
+        ("imagenet1k/Mixer-B16", "Did you mean 'imagenet1k/Mixer-B_16'"),
         (str(GOLDEN), "no complete checkpoint in .*golden"),
         (str(GOLDEN / "mixer_tiny.io.npz"), "mixer_tiny.io.npz"),
     ],

@@ -16,7 +16,7 @@ from mixer.data.folder import ClassFiles, read_image_folder
 from mixer.data.prepare.builder import VERSION, ImagesBuilder, Progress
 from mixer.data.prepare.report import IngestReport
 from mixer.data.table import DATASETS
-from mixer.errors import nearest
+from mixer.errors import suggestion
 from mixer.runtime.file_lock import file_lock
 
 
@@ -187,8 +187,8 @@ def _label_names(dataset: str, class_names: Sequence[str], classes: list[ClassFi
     if unknown := [name for name in sorted(found) if name not in known]:
         raise ValueError(
             f"Expected only classes from the list of {len(names):,}; got {len(unknown):,} others, "
-            f"the first of them {unknown[0]!r} in {found[unknown[0]]}. The nearest name in the "
-            f"list is {nearest(unknown[0], names)!r}."
+            f"the first of them {unknown[0]!r} in {found[unknown[0]]}."
+            f"{suggestion(unknown[0], names)}"
         )
     row = DATASETS.get(dataset)
     if row is not None and row.num_classes != len(names):

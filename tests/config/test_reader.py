@@ -18,13 +18,13 @@ def test_a_fully_read_config_passes():
     reader.check_all_read()
 
 
-def test_unread_keys_are_named_with_the_nearest_known_key():
+def test_unread_keys_are_named():
     config = make_config()
     config.sede = 3
     config.model.dims = 3
     reader = ConfigReader(config)
     _ = (reader.seed, reader.area, reader.model.name, reader.model.dim)
-    with pytest.raises(ValueError, match="'model.dims' .*'model.dim'.*'sede' .*'seed'"):
+    with pytest.raises(ValueError, match="does not use these config keys: 'model.dims', 'sede'"):
         reader.check_all_read()
 
 
