@@ -121,7 +121,7 @@ def test_a_probe_of_weights_that_know_other_classes_or_none(colour_folder, colou
         (3, {"crops": ()}, "Expected at least one crop"),
         (3, {"resize": 4}, "eval_resize to be at least image_size=8; got 4"),
         (3, {"batch_size": 12}, "divisible by the 8 devices; got 12"),
-        (3, {"split": "validation"}, "Unknown split .* of .* Expected one of: test, train"),
+        (3, {"split": "minival"}, "Unknown split .* of .* Expected one of: test, train"),
     ],
 )
 def test_what_cannot_be_is_said_before_an_image_is_read(
