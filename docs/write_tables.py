@@ -66,7 +66,9 @@ def _keys(keys: dict[str, Key]) -> Callable[[], list[str]]:
             names, _, note = key.values.partition("; ")
             names = ", ".join(f"`{name}`" for name in key.names()) or names
             values = ", ".join(filter(None, [names, note]))
-            meaning = f"*optional*: {key.meaning}" if key.is_optional else key.meaning
+            families = ", ".join(f"`{family}`" for family in key.needed_by)
+            optional = "*optional*" + (f", but needed by {families}" if families else "")
+            meaning = f"{optional}: {key.meaning}" if key.is_optional else key.meaning
             source = "*free*" if key.is_free else key.source
             found.append(_row(f"`{name}`", key.type.__name__, values, meaning, source))
         return found

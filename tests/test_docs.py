@@ -30,10 +30,14 @@ import mixer
 from mixer.config import differences
 from mixer.losses import LOSSES
 from mixer.models import MODELS
-from mixer.models.mixer import REMAT, VARIANTS
+from mixer.models.bit import VERSIONS
+from mixer.models.mixer import VARIANTS
+from mixer.models.remat import REMAT
+from mixer.models.vit import POOLS
 from mixer.optimizer import DECAYS, MOMENT_DTYPES
 from mixer.runtime import command
 from mixer.weights.catalogue import CATALOGUE
+from tests.models.tiny import TINY, digits_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
@@ -95,6 +99,7 @@ def all_configs() -> list[dict[str, object]]:
     for module in config_modules().values():
         found += map(module.get_config, getattr(module, "SIZES", []))
     found += map(config_modules()["finetune"].get_config, FINETUNING)
+    found += map(digits_config, TINY)
     return [flat(config) for config in found]
 
 
@@ -416,7 +421,9 @@ def test_documented_types_and_values_are_those_of_the_configs():
         ("optimizer.momentum_dtype", MOMENT_DTYPES),
         ("model.remat", REMAT),
         ("model.name", MODELS),
-        ("model.variant", VARIANTS),
+        ("model.variant", {size: None for _, sizes in MODELS.values() for size in sizes}),
+        ("model.pool", POOLS),
+        ("model.version", VERSIONS),
     ],
 )
 def test_every_allowed_name_is_documented(key, values):

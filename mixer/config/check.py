@@ -54,7 +54,8 @@ def _missing_keys(config: ConfigDict, values: Mapping[str, Any]) -> Iterator[str
     for path, key in KEYS.items():
         section = path.partition(".")[0] if "." in path else ""
         is_reported = section in values  # as no section
-        if path not in values and not key.is_optional and not is_reported and "NAME" not in path:
+        is_needed = not key.is_optional or values.get("model.name") in key.needed_by
+        if path not in values and is_needed and not is_reported and "NAME" not in path:
             yield f"Expected the key {path!r} in the config; got none. A config sets every key."
     lengths = [name for name in ("num_steps", "num_epochs") if name in values]
     if len(lengths) != 1:

@@ -13,6 +13,7 @@ _TYPES = {
     str: "a string",
     tuple: "two floats, as in (0.3, 1.0)",
 }
+_INTS = "ints, as in (3, 4, 6, 3)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +25,14 @@ class Key:
     with a number outside of it that has a meaning of its own, `-1, x >= 1`.
     """
 
-    type: type  # bool, int, float, str, or tuple: two floats in ascending order
+    type: type  # bool, int, float, str, or tuple
     values: str
     meaning: str  # also of the values at the edges, such as 0 = off
     source: str = ""
     is_optional: bool = False  # a config may be without it
     is_free: bool = False  # alters no update by more than rounding: a resumed run may change it
+    is_ints: bool = False  # a tuple: one or more ints; else two floats in ascending order
+    needed_by: tuple[str, ...] = ()  # families of models that need it, optional as it is
 
     def range(self) -> str:
         """Returns the part of `values` that `allows` checks."""
@@ -44,9 +47,10 @@ class Key:
         if self.type in (bool, str):
             return isinstance(value, self.type) and (not self.names() or value in self.names())
         if self.type is tuple:
-            number = dataclasses.replace(self, type=float)
-            is_pair = isinstance(value, tuple | list) and len(value) == 2
-            return is_pair and all(map(number.allows, value)) and value[0] <= value[1]
+            number = dataclasses.replace(self, type=int if self.is_ints else float)
+            if not isinstance(value, tuple | list) or not all(map(number.allows, value)):
+                return False
+            return len(value) > 0 if self.is_ints else len(value) == 2 and value[0] <= value[1]
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         if self.type is int and not isinstance(value, int):
@@ -61,7 +65,8 @@ class Key:
         if names := self.names():
             return f"one of {', '.join(names)}"
         range_ = f", {self.range()}" if self.range() else ""
-        return f"{_TYPES[self.type]}{range_} ({self.meaning.replace('`', '')})"
+        type_ = _INTS if self.is_ints else _TYPES[self.type]
+        return f"{type_}{range_} ({self.meaning.replace('`', '')})"
 
 
 def _is_within(value: float, range_: str) -> bool:

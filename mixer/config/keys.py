@@ -3,6 +3,7 @@
 import functools
 
 from mixer.config.key import Key
+from mixer.config.model_keys import MODEL
 
 _free = functools.partial(Key, is_free=True)
 _optional = functools.partial(Key, is_optional=True)
@@ -158,51 +159,6 @@ TRAINING = {
     "optimizer.momentum": _optional(float, "0 <= x < 1", "for `momentum`; 0 = plain SGD", _CODE),
     "optimizer.momentum_dtype": _optional(
         str, "float32, bfloat16", "for `momentum`: how the momentum is kept", "ours"
-    ),
-}
-
-MODEL = {
-    "model.name": Key(str, "mixer", "the family, a key of `MODELS` in `mixer/models/__init__.py`"),
-    "model.variant": _optional(
-        str,
-        "S/32, S/16, B/32, B/16, L/32, L/16, H/14",
-        "sets the five sizes below, which override it",
-        "Table 1",
-    ),
-    "model.num_blocks": _optional(int, "1 <= x <= 1000", "mixer blocks", "Table 1"),
-    "model.patch_size": _optional(int, "1 <= x <= 8192", "side of a patch in pixels", "Table 1"),
-    "model.hidden_dim": _optional(int, "1 <= x <= 131072", "channels C", "Table 1"),
-    "model.tokens_mlp_dim": _optional(
-        int, "1 <= x <= 131072", "hidden units of the token-mixing MLP, D_S", "Table 1"
-    ),
-    "model.channels_mlp_dim": _optional(
-        int, "1 <= x <= 131072", "hidden units of the channel-mixing MLP, D_C", "Table 1"
-    ),
-    "model.gelu_approximate": Key(
-        bool, "", "tanh GELU, as the released weights; False = exact, as PyTorch's", _CODE
-    ),
-    "model.dropout_rate": Key(
-        float, "0 <= x < 1", "after the GELU and the second layer of every MLP; 0 = off", "Table 4"
-    ),
-    "model.stochastic_depth_rate": Key(
-        float,
-        "0 <= x < 1",
-        "of the last block, growing linearly from 0 at the first; 0 = off",
-        "Table 4",
-    ),
-    "model.head_bias_init": Key(
-        float, "-1000 <= x <= 1000", "constant the head's bias starts from", _CODE
-    ),
-    "model.dtype": Key(
-        str,
-        "float32, bfloat16",
-        "of the activations; parameters, normalisation statistics, logits and loss stay float32",
-        "ours",
-    ),
-    "model.remat": _free(
-        str,
-        "none, elementwise, block",
-        "what the backward pass recomputes: nothing; normalisation and GELU; whole blocks",
     ),
 }
 

@@ -6,16 +6,19 @@ from typing import Any
 import flax.linen as nn
 
 from mixer.errors import unknown_name
-from mixer.models import mixer
+from mixer.models import bit, gmlp, mixer, vit
 
 # name -> (module, sizes)
-MODELS: dict[str, tuple[type[nn.Module], dict[str, dict[str, int]]]] = {
+MODELS: dict[str, tuple[type[nn.Module], dict[str, dict[str, Any]]]] = {
     "mixer": (mixer.MlpMixer, mixer.VARIANTS),
+    "vit": (vit.VisionTransformer, vit.VARIANTS),
+    "bit": (bit.BitResNet, bit.VARIANTS),
+    "gmlp": (gmlp.Gmlp, gmlp.VARIANTS),
 }
 
 
 def build_model(name: str, variant: str | None = None, **fields: Any) -> nn.Module:
-    """Returns the model `name`: the fields of a size of Table 1, then `fields` over them.
+    """Returns the model `name`: the fields of a named size, then `fields` over them.
 
     Example: `build_model("mixer", "B/16", num_classes=1000, dtype="bfloat16")`.
 

@@ -1,9 +1,11 @@
 """The product, GELU and layer normalisation of a block: Flax's values, with faster derivatives.
 
 They can be differentiated in any mode and to any order. docs/performance.md has what each saves.
+Below them, the head of all models.
 """
 
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -12,17 +14,19 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-_EPSILON = 1e-6  # flax's, with which the released weights were trained
 
-
-def product(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
-    """Returns `[..., K]` times `[K, N]`; stands in for `lax.dot_general` in `flax.linen.Dense`.
+def product(
+    x: jax.Array, kernel: jax.Array, dimension_numbers: Any, *_: Any, **__: Any
+) -> jax.Array:
+    """Returns `[..., *K]` times `[*K, *N]`, for `lax.dot_general` in Flax's Dense and DenseGeneral.
 
     The rows are one dimension. With several, XLA would copy the gradient of a hidden activation,
     transposed, for the gradient of the kernel: 8% of the training step of S/16 on a CPU.
     """
-    rows = lax.dot(x.reshape(-1, x.shape[-1]), kernel)
-    return rows.reshape(*x.shape[:-1], kernel.shape[-1])
+    contracted = len(dimension_numbers[0][1])  # dimensions K
+    terms = math.prod(kernel.shape[:contracted])
+    rows = lax.dot(x.reshape(-1, terms), kernel.reshape(terms, -1))
+    return rows.reshape(*x.shape[: x.ndim - contracted], *kernel.shape[contracted:])
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -54,31 +58,43 @@ class LayerNorm(nn.Module):
     """
 
     dtype: DTypeLike = jnp.float32
+    epsilon: float = 1e-6  # flax's, with which the released weights were trained
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
-        return _normalize(x, scale, bias).astype(self.dtype)
+        return _normalize(x, scale, bias, self.epsilon).astype(self.dtype)
 
 
-@jax.custom_jvp
-def _normalize(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    mean, inverse = _statistics(x)
+def classification_head(num_classes: int, bias_init: float) -> nn.Dense:
+    """Returns the layer `head` in float32: its kernel starts from zeros, its bias as given."""
+    return nn.Dense(
+        num_classes,
+        kernel_init=nn.initializers.zeros,
+        bias_init=nn.initializers.constant(bias_init),
+        name="head",
+    )
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+    mean, inverse = _statistics(x, epsilon)
     return (x - mean) * (inverse * scale) + bias
 
 
-def _statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _statistics(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
     x = x.astype(jnp.float32)
     mean = jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(lax.square(x), axis=-1, keepdims=True) - lax.square(mean)
-    return mean, lax.rsqrt(jnp.maximum(variance, 0.0) + _EPSILON)
+    return mean, lax.rsqrt(jnp.maximum(variance, 0.0) + epsilon)
 
 
 @_normalize.defjvp
-def _normalize_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+def _normalize_jvp(epsilon: float, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     x, scale, _ = primals
-    return _normalize(*primals), _normalize_tangent(x, *_statistics(x), scale, *tangents)
+    statistics = _statistics(x, epsilon)
+    return _normalize(*primals, epsilon), _normalize_tangent(x, *statistics, scale, *tangents)
 
 
 @functools.partial(jax.checkpoint, prevent_cse=False)

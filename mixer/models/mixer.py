@@ -12,12 +12,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 
-from mixer.errors import unknown_name
-from mixer.models.dropout import Dropout, StochasticDepth, linear_rate
-from mixer.models.layers import LayerNorm, gelu, product
+from mixer.models.dropout import StochasticDepth, linear_rate
+from mixer.models.images import check_images_shape
+from mixer.models.layers import LayerNorm, classification_head
+from mixer.models.mlp import MlpBlock
+from mixer.models.remat import rematerialized
 
 
 def _size(
@@ -42,41 +43,6 @@ VARIANTS: dict[str, dict[str, int]] = {
     "L/16": _size(24, 16, 1024, 512, 4096),
     "H/14": _size(32, 14, 1280, 640, 5120),
 }
-
-
-# What the backward pass keeps of a block. "elementwise" keeps the trunk and what enters the GELUs
-# and computes normalisation and GELU again. "block" keeps the input alone.
-_ELEMENTWISE = jax.checkpoint_policies.save_only_these_names("hidden", "trunk")
-REMAT = {
-    "none": None,
-    "elementwise": _ELEMENTWISE,
-    "block": jax.checkpoint_policies.nothing_saveable,
-}
-
-
-def _row_major(y: jax.Array) -> jax.Array:
-    return with_layout_constraint(y, Layout(tuple(range(y.ndim))))
-
-
-class MlpBlock(nn.Module):
-    """Two dense layers with a GELU between them, over the last dimension."""
-
-    mlp_dim: int
-    gelu_approximate: bool = True
-    dropout_rate: float = 0.0
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, rows: jax.Array, *, train: bool) -> jax.Array:
-        dense = functools.partial(nn.Dense, dtype=self.dtype, dot_general=product)
-        y = checkpoint_name(dense(self.mlp_dim)(x), "hidden")
-        # Left alone, the TPU compiler puts B next to the channels and copies the trunk back and
-        # forth: 3% of the step. The others would gather the batch for it (docs/performance.md).
-        y = jax.lax.platform_dependent(y, tpu=_row_major, default=lambda y: y)
-        y = gelu(y, self.gelu_approximate)
-        y = Dropout(self.dropout_rate)(y, rows, train=train)
-        y = dense(x.shape[-1])(y)
-        return Dropout(self.dropout_rate)(y, rows, train=train)
 
 
 class MixerBlock(nn.Module):
@@ -155,13 +121,8 @@ class MlpMixer(nn.Module):
           ValueError: the images do not split into patches, or `remat` is unknown.
         """
         check_images_shape(images.shape, self.patch_size)
-        if self.remat not in REMAT:
-            raise unknown_name("remat", self.remat, REMAT)
+        mixer_block = rematerialized(MixerBlock, self.remat, static_argnums=(3,))
         rows = jnp.arange(images.shape[0]) if rows is None else rows
-        policy = REMAT[self.remat]
-        mixer_block = MixerBlock
-        if policy is not None:
-            mixer_block = nn.remat(MixerBlock, policy=policy, static_argnums=(3,))
         patch = (self.patch_size, self.patch_size)
         x = nn.Conv(self.hidden_dim, patch, strides=patch, dtype=self.dtype, name="stem")(images)
         x = x.reshape(x.shape[0], -1, self.hidden_dim)  # [B, S, C]
@@ -181,34 +142,4 @@ class MlpMixer(nn.Module):
         x = jnp.mean(x, axis=1, dtype=jnp.float32)  # [B, C], the pre-logits
         if self.num_classes == 0:
             return x
-        return nn.Dense(
-            self.num_classes,
-            kernel_init=nn.initializers.zeros,
-            bias_init=nn.initializers.constant(self.head_bias_init),
-            name="head",
-        )(x)
-
-
-def check_images_shape(shape: tuple[int, ...], patch_size: int) -> None:
-    """Raises ValueError unless the images `[B, H, W, channels]` split into whole patches.
-
-    A convolution would silently pad or cut such an image, each framework in its own way.
-    """
-    if len(shape) != 4:
-        raise ValueError(
-            f"Expected images of rank 4, [batch, height, width, channels]; got shape {shape}. "
-            "Add a batch dimension to a single image: images[None]."
-        )
-    height, width = shape[1:3]
-    if height % patch_size or width % patch_size or 0 in (height, width):
-        raise ValueError(
-            f"Expected height and width to be multiples of patch_size={patch_size}; got "
-            f"{height} x {width}. Nearest that fit: height {_nearest_multiples(height, patch_size)}"
-            f", width {_nearest_multiples(width, patch_size)}."
-        )
-
-
-def _nearest_multiples(size: int, patch_size: int) -> str:
-    below = size // patch_size * patch_size
-    multiples = [below] if below == size else [below, below + patch_size]
-    return " or ".join(str(multiple) for multiple in multiples if multiple)
+        return classification_head(self.num_classes, self.head_bias_init)(x)

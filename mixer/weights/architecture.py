@@ -105,7 +105,7 @@ def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     return shapes | (dense("head", a.hidden_dim, a.num_classes) if a.num_classes else {})
 
 
-def check_shapes(found: Shapes, expected: Shapes) -> None:
+def check_shapes(found: Shapes, expected: Shapes, model: str = "MLP-Mixer") -> None:
     """Raises ValueError, listing missing, extra and misshapen parameters, if there are any."""
     missing = [name for name in expected if name not in found]
     extra = [f"{name} {found[name]}" for name in found if name not in expected]
@@ -116,12 +116,12 @@ def check_shapes(found: Shapes, expected: Shapes) -> None:
     ]
     if missing or extra or misshapen:
         raise ValueError(
-            f"Expected exactly the {len(expected)} parameters of one MLP-Mixer; got "
+            f"Expected exactly the {len(expected)} parameters of one {model}; got "
             f"{len(missing)} missing, {len(extra)} extra, {len(misshapen)} with the wrong shape."
             + _listing("missing", missing)
             + _listing("extra", extra)
             + _listing("wrong shape", misshapen)
-            + "\nDownload the file again, and check that it holds MLP-Mixer weights."
+            + f"\nDownload the file again, and check that it holds {model} weights."
         )
 
 

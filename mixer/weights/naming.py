@@ -1,0 +1,114 @@
+"""What the namings of weights files have in common.
+
+Names and shapes come first: a file's arrays are read only once they are known to be those of one
+model. So functions take `shapes`, by name in the file, and `read`, which returns the float32 array
+of a name. Arrays in a dict need no file: `shapes_of(arrays)` and `arrays.__getitem__`.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from mixer.weights.architecture import Shapes, check_shapes, first_names
+
+Flat = dict[str, np.ndarray]  # name -> array
+Read = Callable[[str], np.ndarray]
+
+# Where training code stores the parameters within a checkpoint; "img": of a model of images and
+# texts, that of the images.
+PREFIXES = ("params/img/", "params/", "opt/target/", "optimizer/target/", "target/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What shapes of parameters tell: fields of `build_model`, and the number of patches.
+
+    Without a head, `num_classes` is 0. `num_tokens` is 0 if the model takes images of any size.
+    """
+
+    fields: dict[str, Any]
+    num_tokens: int
+
+
+def shapes_of(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every array, by name."""
+    return {name: tuple(array.shape) for name, array in arrays.items()}
+
+
+def without_prefix(names: Iterable[str]) -> dict[str, str]:
+    """Returns name without the file's prefix -> name; other names than those below it are left out.
+
+    The prefix is the first of `PREFIXES` that a name begins with.
+    """
+    names = list(names)
+    prefix = next((p for p in PREFIXES if any(name.startswith(p) for name in names)), "")
+    return {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+
+
+def renamed(names: Mapping[str, str], rename: Callable[[str], str]) -> dict[str, str]:
+    """Returns `rename(key)` -> value, for name -> name in the file.
+
+    Raises:
+      ValueError: two names become the same.
+    """
+    found: dict[str, str] = {}
+    for name, raw in names.items():
+        new = rename(name)
+        if new in found:
+            raise ValueError(
+                f"Expected one array for {new!a}; got {found[new]!a} and {raw!a}. Remove one of "
+                "them."
+            )
+        found[new] = raw
+    return found
+
+
+def read_renamed(
+    shapes: Shapes, read: Read, names: Mapping[str, str], expected: Shapes, model: str
+) -> Flat:
+    """Returns the arrays of a file by their new `names`; dimensions of size 1 may differ.
+
+    Raises:
+      ValueError: they are not exactly the expected ones.
+    """
+    found = {
+        new: expected[new] if _same_but_for_ones(shapes[name], expected.get(new)) else shapes[name]
+        for new, name in names.items()
+    }
+    check_shapes(found, expected, model)
+    return {new: read(names[new]).reshape(shape) for new, shape in expected.items()}
+
+
+def dimension(shapes: Shapes, name: str, axis: int, model: str) -> int:
+    """Returns the size of an axis of a parameter.
+
+    Raises:
+      ValueError: there is no such parameter, or it is empty or has no such axis.
+    """
+    shape = shapes.get(name, ())
+    if not -len(shape) <= axis < len(shape) or 0 in shape:
+        found = f"shape {shape}" if name in shapes else "none"
+        raise ValueError(
+            f"Expected the parameter {name!r} of a {model}; got {found} in {len(shapes)} "
+            f"parameters: {first_names(list(shapes))}. Load the weights of a {model}."
+        )
+    return shape[axis]
+
+
+def refuse(names: Iterable[str], unsupported: Mapping[str, str], model: str) -> None:
+    """Raises ValueError if a name matches a pattern in `unsupported`, which says what that is."""
+    for name in names:
+        for pattern, kind in unsupported.items():
+            if re.search(pattern, name):
+                raise ValueError(
+                    f"Expected the weights of a plain {model}; got {kind}, which is not supported "
+                    f"(parameter {first_names([name])}). Choose other weights."
+                )
+
+
+def _same_but_for_ones(shape: tuple[int, ...], expected: tuple[int, ...] | None) -> bool:
+    # Comparing with all 1s removed from both, as a small model has dimensions of size 1 itself.
+    return expected is not None and [d for d in shape if d != 1] == [d for d in expected if d != 1]
