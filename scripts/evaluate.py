@@ -34,6 +34,9 @@ _SPLIT = flags.DEFINE_string(
 _DATA_DIR = command.path_flag(
     "data_dir", None, "TFDS data folder. Default: that of the run, or TFDS's own."
 )
+_LABEL_KEY = flags.DEFINE_string(
+    "label_key", None, "Feature that is the label. Default: as in the run, or label."
+)
 _CROP = flags.DEFINE_list(
     "crop",
     [],
@@ -108,6 +111,7 @@ def _evaluate(shots: list[int]) -> Iterator[dict[str, Any]]:
         dataset=_DATASET.value,
         split=_SPLIT.value,
         data_dir=_DATA_DIR.value,
+        label_key=_LABEL_KEY.value,
         crops=_CROP.value if _CROP.present else None,
         resize=_EVAL_RESIZE.value,
         batch_size=_BATCH_SIZE.value,

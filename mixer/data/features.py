@@ -51,7 +51,7 @@ def check_features(
         others = [key for key, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
         fix = "Write it again with tfds.features.ClassLabel(names=...) as its label."
         if others:
-            fix = f"Use another: --config.label_key={others[0]}."
+            fix = f"Use another: --config.label_key={others[0]} (--label_key of evaluate.py)."
         raise ValueError(
             f"Expected {row.label_key!r} in {info.data_dir} to be a class (ClassLabel); got: "
             f"{there}. {fix}"

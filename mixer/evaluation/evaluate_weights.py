@@ -33,6 +33,7 @@ class Images:
     crops: Sequence[str]  # see `make_eval_preprocess`; each gives a separate result
     resize: int  # side before the crop, pixels
     batch_size: int  # over all devices
+    label_key: str = ""  # see `open_dataset`
 
 
 def images_for(
@@ -41,14 +42,15 @@ def images_for(
     dataset: str | None = None,
     split: str | None = None,
     data_dir: str | None = None,
+    label_key: str | None = None,
     crops: Sequence[str] | None = None,
     resize: int | None = None,
     batch_size: int,
 ) -> Images:
     """Returns the images to evaluate on, with defaults from the weights' own recipe.
 
-    The recipe's split and data folder belong to its dataset, so for another dataset the paper's
-    defaults apply instead.
+    The recipe's split, data folder and label belong to its dataset, so for another dataset the
+    paper's defaults apply instead.
 
     Raises:
       ValueError: neither the weights nor the caller name a dataset, or the split is empty.
@@ -59,7 +61,8 @@ def images_for(
     if split == "":
         raise ValueError("Expected a split, such as test; got an empty --split.")
     if dataset not in (None, recipe.dataset):
-        recipe = dataclasses.replace(recipe, split=PAPER.split, data_dir=PAPER.data_dir)
+        keys = ("split", "data_dir", "label_key")
+        recipe = dataclasses.replace(recipe, **{key: getattr(PAPER, key) for key in keys})
     return Images(
         dataset=dataset or recipe.dataset or "",
         split=recipe.split if split is None else split,
@@ -67,6 +70,7 @@ def images_for(
         crops=(recipe.crop,) if crops is None else crops,
         resize=recipe.resize_for(loaded.image_size) if resize is None else resize,
         batch_size=batch_size,
+        label_key=recipe.label_key if label_key is None else label_key,
     )
 
 
@@ -163,7 +167,7 @@ def _open(
     if not images.crops:
         raise ValueError("Expected at least one crop, resmall_crop or resize_crop; got none.")
     check_batch_size(images.batch_size, mesh)
-    dataset = open_dataset(images.dataset, split, images.data_dir)
+    dataset = open_dataset(images.dataset, split, images.data_dir, label_key=images.label_key)
     batches_of = {}
     for crop in images.crops:
         eval_input = EvalInput(

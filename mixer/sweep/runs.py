@@ -179,16 +179,18 @@ def _read_result(folder: pathlib.Path, config: dict[str, Any]) -> dict[str, floa
 
 
 def _num_examples(config: dict[str, Any]) -> int:
-    return _count_examples(
-        *(config[key] for key in ("dataset", "train_split", "data_dir", "train_fraction"))
-    )
+    keys = ("dataset", "train_split", "data_dir", "train_fraction", "label_key")
+    return _count_examples(*(config[key] for key in keys))
 
 
 @functools.cache
-def _count_examples(dataset: str, split: str, data_dir: str, fraction: float) -> int:
+def _count_examples(
+    dataset: str, split: str, data_dir: str, fraction: float, label_key: str
+) -> int:
     from mixer.data.datasets import open_dataset  # imports TensorFlow
 
-    return len(open_dataset(dataset, split, data_dir, fraction=fraction).records)
+    opened = open_dataset(dataset, split, data_dir, fraction=fraction, label_key=label_key)
+    return len(opened.records)
 
 
 def _check_same_config(sweep: Sweep, run: Run) -> None:

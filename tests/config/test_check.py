@@ -14,8 +14,10 @@ from configs import digits, finetune
 from mixer.build import build_run
 from mixer.config import check_config
 from mixer.config.keys import KEYS, find_key
+from mixer.models.mixer import MlpMixer
 from mixer.runtime import command
 from mixer.train_loop import create_training
+from tests.models.tiny import TINY, digits_config
 
 # Written by hand: what the table of keys is compared with.
 ZERO_MEANS_OFF = {
@@ -23,7 +25,7 @@ ZERO_MEANS_OFF = {
     *("optimizer.warmup_steps", "optimizer.end_learning_rate", "optimizer.clip_global_norm"),
     *("optimizer.beta1", "optimizer.beta2", "optimizer.weight_decay", "optimizer.momentum"),
     *("model.dropout_rate", "model.stochastic_depth_rate", "model.head_bias_init"),
-    *("seed", "keep_every", "watchdog_seconds"),
+    *("seed", "keep_every", "watchdog_seconds", "model.representation_size"),
 }
 MINUS_ONE_IS_ALLOWED = {"mesh.data", "mesh.fsdp", "prefetch", "model.head_bias_init"}
 BELOW_ONE = {
@@ -34,8 +36,14 @@ AT_MOST_ONE = {"train_fraction"}
 
 
 def config_with(path: str, value: Any) -> ConfigDict:
-    """Returns the config of the digits with one value changed; of another recipe if it must be."""
+    """Returns the config of the digits with one value changed; of another recipe if it must be.
+
+    Or of another family of models, if Mixer has no such field.
+    """
     config = finetune.get_config("Ti/4,digits") if "momentum" in path else digits.get_config()
+    field = path.removeprefix("model.")
+    if path != field and field not in ("name", "variant", *MlpMixer.__dataclass_fields__):
+        config = digits_config(next(family for family in TINY if field in TINY[family]))
     with config.unlocked():
         if path.startswith("model.") and path not in KEYS:
             raise KeyError(path)
@@ -174,6 +182,35 @@ def test_all_problems_are_named_at_once_with_what_was_probably_meant():
         "  Unknown config key 'optimizer.lr'. Did you mean 'optimizer.learning_rate'?",
         "  Expected the key 'flip' in the config; got none. A config sets every key.",
     ]
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_what_a_family_needs_is_missed_in_its_configs_alone(family):
+    config = digits_config(family)
+    check_config(config)
+    for name in ("gelu_approximate", "dropout_rate", "stochastic_depth_rate"):
+        if family != "bit":
+            del config.model[name]
+            with pytest.raises(ValueError, match=f"Expected the key 'model.{name}' in the config"):
+                check_config(config)
+            config = digits_config(family)
+
+
+@pytest.mark.parametrize(
+    ("path", "right", "wrong"),
+    [
+        ("block_sizes", [(3, 4, 6, 3), (2,), [9, 1]], [(), (1, 0), (1.0, 2), ("1",), 3, (True,)]),
+        ("width", [0.5, 1, 4.0], [0, -1.0, "1"]),
+        ("num_heads", [1, 12], [0, 1.5]),
+        ("pool", ["token", "gap"], ["tok", ""]),
+        ("version", ["v1", "v2"], ["v3", 1]),
+    ],
+)
+def test_fields_of_other_families(path, right, wrong):
+    for value in right:
+        assert KEYS[f"model.{path}"].allows(value), value
+    for value in wrong:
+        assert not KEYS[f"model.{path}"].allows(value), value
 
 
 @pytest.mark.parametrize(

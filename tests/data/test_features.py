@@ -44,7 +44,7 @@ def test_a_label_and_an_image_of_other_names(tmp_path):
         ValueError, match=r"photo \(Image uint8\), species \(ClassLabel of 3\)"
     ) as e:
         open_dataset("theirs", "train", str(tmp_path))
-    assert "Use another: --config.label_key=species." in str(e.value)
+    assert "Use another: --config.label_key=species (--label_key of evaluate.py)." in str(e.value)
     assert read_labels(tmp_path, label_key="species") == [0, 1, 2]
     dataset = open_dataset("theirs", "train", str(tmp_path), label_key="species")
     assert (dataset.num_classes, dataset.class_names) == (3, ("ant", "bee", "cow"))

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import digits, finetune
 from mixer.data.datasets import open_dataset
 from mixer.data.folder import read_image_folder
-from mixer.data.splits import held_out, resolve_split
+from mixer.data.splits import held_out as held_out_of
+from mixer.data.splits import resolve_split
+from mixer.weights.eval_recipe import PAPER
 
 
 def write(root: pathlib.Path, *places: str) -> str:
@@ -74,8 +77,8 @@ def test_a_tenth_of_each_class_is_held_out_by_the_names_alone(tmp_path):
     assert {class_name for class_name, _ in test} == {"ant", "bee"}
     assert open_dataset(name, "test", "").class_names == ("ant", "bee", "cow")
     # The same for ever: a run that is resumed later must not train on its test images.
-    assert held_out("ant", [f"{i}.jpg" for i in range(20)]) == {"3.jpg", "7.jpg"}
-    more = held_out("ant", [f"{i}.jpg" for i in range(24)])
+    assert held_out_of("ant", [f"{i}.jpg" for i in range(20)]) == {"3.jpg", "7.jpg"}
+    more = held_out_of("ant", [f"{i}.jpg" for i in range(24)])
     assert len(more) == 2
 
 
@@ -151,3 +154,20 @@ def test_tar_files_are_for_preparation(tmp_path):
     (tmp_path / "bee.tar").write_bytes(bytes(1024))
     with pytest.raises(ValueError, match=f"bee.tar.*\n  python .*dataset.py --images={tmp_path}"):
         open_dataset(name, "train", "")
+
+
+@pytest.mark.parametrize("held_out", ["", "test", "val", "valid", "validation"])
+def test_the_splits_of_the_configs_are_there_without_flags(tmp_path, held_out):
+    splits = ["train", held_out] if held_out else [""]
+    places = [f"{s}/{c}/{c}{i}.jpg".lstrip("/") for s in splits for c in "ab" for i in range(20)]
+    name = write(tmp_path, *places)
+    for config in (digits.get_config(), finetune.get_config(f"Ti/4,{name}")):
+        assert config.eval_splits.test == "test"
+        for split in (config.train_split, *config.eval_splits.values()):
+            assert opened(name, split)
+    train, minival, test = (set(opened(name, s)) for s in ("train[:90%]", "train[90%:]", "test"))
+    if not held_out:
+        assert not test & (train | minival)
+        assert len(train | minival | test) == 40
+    assert len(opened(name, "train[:90%]")) == round(0.9 * len(opened(name, "train")))
+    assert len(opened(name, PAPER.split)) == len(opened(name, "test"))  # of scripts/evaluate.py

@@ -474,6 +474,11 @@ def test_class_folders_alone_are_split_as_in_training(ingest, tmp_path):
 def test_class_names_are_read_one_per_line(tmp_path):
     (tmp_path / "classes.txt").write_text("dog \n\ncat\r\n")
     assert prepare.read_class_names(str(tmp_path / "classes.txt")) == ["dog", "cat"]
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfdog\ncaf\xc3\xa9")
+    assert prepare.read_class_names(str(tmp_path / "classes.txt")) == ["dog", "café"]
+    (tmp_path / "classes.txt").write_bytes(b"dog\ncaf\xe9")
+    with pytest.raises(ValueError, match=r"in UTF-8 in .*classes\.txt; got .*0xe9"):
+        prepare.read_class_names(str(tmp_path / "classes.txt"))
 
 
 @pytest.mark.parametrize(

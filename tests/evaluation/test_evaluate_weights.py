@@ -42,6 +42,10 @@ def test_what_is_not_asked_for_is_as_in_the_run(colour_model):
     loaded = dataclasses.replace(colour_model(3), recipe=recipe_of(config))
     of_run = Images("cifar10:3.0.2", "t", "/data", ("resize_crop",), resize=12, batch_size=8)
     assert images_for(loaded, batch_size=8) == of_run  # the model is for 8 pixels, twice the run's
+    of_theirs = dataclasses.replace(loaded, recipe=recipe_of(config | {"label_key": "fine"}))
+    assert images_for(of_theirs, batch_size=8) == dataclasses.replace(of_run, label_key="fine")
+    assert images_for(of_theirs, dataset="digits", batch_size=8).label_key == ""
+    assert images_for(loaded, label_key="coarse", batch_size=8).label_key == "coarse"
     asked = {"split": "test[:9%]", "data_dir": "", "crops": BOTH, "resize": 9}
     assert images_for(loaded, **asked, batch_size=8) == dataclasses.replace(of_run, **asked)
     of_other = dataclasses.replace(of_run, dataset="digits", split="validation", data_dir="")
@@ -117,7 +121,7 @@ def test_a_probe_of_weights_that_know_other_classes_or_none(colour_folder, colou
         (3, {"crops": ()}, "Expected at least one crop"),
         (3, {"resize": 4}, "eval_resize to be at least image_size=8; got 4"),
         (3, {"batch_size": 12}, "divisible by the 8 devices; got 12"),
-        (3, {"split": "validation"}, "there is no such folder .* holds: test, train"),
+        (3, {"split": "minival"}, "Unknown split .* of .* Expected one of: test, train"),
     ],
 )
 def test_what_cannot_be_is_said_before_an_image_is_read(

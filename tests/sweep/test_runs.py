@@ -171,7 +171,7 @@ def test_a_first_run_that_is_refused_starts_no_other(config_file, tmp_path):
     # One that is refused after another has worked is of its own kind.
     flags[1] = "--grid=optimizer.learning_rate=0.1,30"
     result = run(*script(f"--config={config_file}", *flags, "--workdir=v"), cwd=tmp_path)
-    assert "error: failed runs: v/learning_rate=30.0/seed=0" in result.stderr
+    assert "error: Failed runs: v/learning_rate=30.0/seed=0" in result.stderr
     assert starts(tmp_path / "v") == {
         f"{HIGH}/seed=0": 1,
         f"{HIGH}/seed=1": 1,

@@ -83,8 +83,17 @@ def ingest_images(
 
 
 def read_class_names(path: str) -> list[str]:
-    """Returns the non-empty lines of a UTF-8 file, stripped: one class name per line."""
-    lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    """Returns the non-empty lines of a UTF-8 file, stripped: one class name per line.
+
+    Raises:
+      ValueError: it is not UTF-8.
+      OSError: it cannot be read.
+    """
+    try:  # with or without a byte-order mark
+        text = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Expected class names in UTF-8 in {path}; got {error}.") from error
+    lines = text.splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 
