@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     image_size = weights.image_size if _IMAGE_SIZE.value is None else _IMAGE_SIZE.value
     params = load.resized_params(weights, image_size)
     print(f"{source}: {weights.description}")
-    for title, text in _overview(params):
+    for title, text in _overview(weights.family, params):
         print(f"  {title:<12} {text}")
     for output in map(pathlib.Path, outputs):
         output = output.expanduser()
@@ -43,25 +43,28 @@ def main(arguments: list[str]) -> None:
         print(f"Wrote {output}, {output.stat().st_size:,} bytes.{lost and ' ' + lost}")
 
 
-def _overview(params: dict) -> list[tuple[str, str]]:
-    from mixer.weights.architecture import architecture_of, count_parameters, flat_shapes
+def _overview(family: str, params: dict) -> list[tuple[str, str]]:
+    from mixer.models import variant_of
+    from mixer.weights.families import FAMILIES, find_architecture
 
-    architecture = architecture_of(flat_shapes(params))
-    fields = dataclasses.asdict(architecture)
-    num_tokens, num_classes = fields.pop("num_tokens"), fields.pop("num_classes")
-    name = f"Mixer-{architecture.variant} of Table 1" if architecture.variant else "not of Table 1"
-    patch_size, side = architecture.patch_size, math.isqrt(num_tokens)
-    grid = f", {side} x {side} for images of {side * patch_size} x {side * patch_size} pixels"
-    headless = dataclasses.replace(architecture, num_classes=0)
-    return [
-        ("model", f"{name}: " + ", ".join(f"{field} {value}" for field, value in fields.items())),
-        ("tokens", f"{num_tokens}{grid if side**2 == num_tokens else ', not a square grid'}"),
-        ("classes", f"{num_classes}" if num_classes else "no head"),
-        (
-            "parameters",
-            f"{count_parameters(architecture):,}, {count_parameters(headless):,} without the head",
-        ),
-    ]
+    found = find_architecture(params, family)
+    fields = dict(found.fields)
+    num_classes = fields.pop("num_classes")
+    variant = variant_of(family, fields)
+    name = f"{FAMILIES[family].title} {variant}" if variant else "of no named size"
+    rows = [("model", f"{name}: " + ", ".join(f"{field} {fields[field]}" for field in fields))]
+    if found.num_tokens:
+        patch_size, side = fields["patch_size"], math.isqrt(found.num_tokens)
+        grid = f", {side} x {side} for images of {side * patch_size} x {side * patch_size} pixels"
+        is_square = side**2 == found.num_tokens
+        rows.append(("tokens", f"{found.num_tokens}{grid if is_square else ', not a square grid'}"))
+    headless = dataclasses.replace(found, fields={**found.fields, "num_classes": 0})
+    whole, without = (
+        sum(map(math.prod, FAMILIES[family].expected_shapes(f).values())) for f in (found, headless)
+    )
+    rows.append(("classes", f"{num_classes}" if num_classes else "no head"))
+    rows.append(("parameters", f"{whole:,}, {without:,} without the head"))
+    return rows
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def test_weights_are_shown_and_converted(tmp_path):
     size = (tmp_path / "tiny.safetensors").stat().st_size
     assert result.stdout.splitlines() == [
         f"{older}: .npz in the older naming",
-        "  model        not of Table 1: num_blocks 3, patch_size 4, hidden_dim 24, "
+        "  model        of no named size: num_blocks 3, patch_size 4, hidden_dim 24, "
         "tokens_mlp_dim 20, channels_mlp_dim 40",
         "  tokens       16, 4 x 4 for images of 16 x 16 pixels",
         "  classes      7",

@@ -1,6 +1,7 @@
 """The models that a config can name."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -43,3 +44,11 @@ def build_model(name: str, variant: str | None = None, **fields: Any) -> nn.Modu
             f"them: {', '.join(variants)}."
         )
     return module(**fields)
+
+
+def variant_of(name: str, fields: Mapping[str, Any]) -> str | None:
+    """Returns the named size of a family with these fields, None if there is none."""
+    for variant, size in MODELS[name][1].items():
+        if all(fields.get(field) == value for field, value in size.items()):
+            return variant
+    return None

@@ -1,23 +1,27 @@
-"""Reads and writes weights as .npz (released naming) or timm's .safetensors; executes nothing."""
+"""Reads and writes weights as .npz (released namings) or timm's .safetensors; executes nothing."""
 
 import os
 import pathlib
 import re
-import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
 import numpy as np
+import safetensors.numpy
 
-from mixer.weights import released, timm
-from mixer.weights.architecture import architecture_of, check_shapes, expected_shapes, flat_shapes
+from mixer.weights import mixer
+from mixer.weights.architecture import Shapes, check_shapes, flat_shapes
 from mixer.weights.content import kind_of_file
+from mixer.weights.families import FAMILIES, Family, Naming, family_of, family_of_names
 from mixer.weights.finite import check_finite
+from mixer.weights.naming import Flat, Read, prefix_of
+from mixer.weights.npz import NpzArchive
+from mixer.weights.safetensors_file import SafetensorsFile
 
 Params = dict[str, Any]  # nested, with the names of the model's parameter tree
 
-_FORMATS = {".npz": released, ".safetensors": timm}
+_FORMATS = (".npz", ".safetensors")
 _PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth", ".tar")
 _SHARD = re.compile(r"(.+?)(-\d+-of-\d+\.safetensors|\.(safetensors|bin)\.index\.json)")
 
@@ -31,7 +35,7 @@ def load_params(path: str | os.PathLike[str]) -> Params:
     you compare the file's SHA-256.
 
     Raises:
-      ValueError: the file is missing, damaged, not exactly one MLP-Mixer, or has values that are
+      ValueError: the file is missing, damaged, not exactly one model, or has values that are
         not finite.
     """
     return read_params(path)[0]
@@ -43,9 +47,9 @@ def read_params(path: str | os.PathLike[str]) -> tuple[Params, str]:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "something else" if path.exists() else "nothing"
         raise ValueError(f"Expected a weights file at {path}; got {found}. Check the path.")
-    form = _format(path)
+    _check_suffix(path)
     try:
-        params, description = form.load(path)
+        params, description = _read_npz(path) if path.suffix == ".npz" else _read_timm(path)
     except (ValueError, OSError) as error:
         kind = kind_of_file(path)
         hint = f"\nThis file is {kind}." if kind and path.suffix not in kind else ""
@@ -63,10 +67,10 @@ def save_params(
 
     Raises:
       ValueError: the suffix is unknown, the file exists and `overwrite` is false, its folder does
-        not exist, or `params` are not exactly those of one MLP-Mixer, or not finite in float32.
+        not exist, or `params` are not exactly those of one model, or not finite in float32.
     """
     path = _local(path)
-    form = _format(path)
+    _check_suffix(path)
     if path.exists() and not overwrite:
         raise ValueError(
             f"Expected a new file; {path} exists. Choose another name, or pass overwrite=True "
@@ -74,15 +78,17 @@ def save_params(
         )
     if not path.parent.is_dir():
         raise ValueError(f"Expected {path.parent} to be a folder; got none. Create it first.")
+    family = FAMILIES[family_of(params)]
     shapes = flat_shapes(params)
-    check_shapes(shapes, expected_shapes(architecture_of(shapes)))
+    check_shapes(shapes, family.expected_shapes(family.find(shapes)), family.title)
+    naming = _naming(family, path.suffix)
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     with np.errstate(over="ignore"):  # what overflows is named next
         flat = {name: np.asarray(array, np.float32) for name, array in flat.items()}
     check_finite(flat)
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
-        form.save(temporary, flat)
+        _write(temporary, naming.write(flat), path.suffix)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -96,7 +102,8 @@ def holds_weights(name: str) -> bool:
 def check_content(path: pathlib.Path, suffix: str) -> None:
     """Raises ValueError unless the file begins and ends as one of the format `suffix`."""
     try:
-        _FORMATS[suffix].check_container(path)
+        with NpzArchive(path) if suffix == ".npz" else SafetensorsFile(path):
+            pass
     except (ValueError, OSError) as error:
         kind = kind_of_file(path)
         raise ValueError(f"{error}" + (f" It is {kind}." if kind else "")) from error
@@ -110,7 +117,59 @@ def _local(path: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(os.path.expanduser(path))
 
 
-def _format(path: pathlib.Path) -> types.ModuleType:
+def _read_npz(path: pathlib.Path) -> tuple[Flat, str]:
+    with NpzArchive(path) as archive:
+        shapes = {name: header.shape for name, header in archive.headers.items()}
+        family = FAMILIES[family_of_names(shapes, ".npz")]
+        params = _checked(family.npz.read, shapes, archive.read)
+    what = f"in {mixer.naming(shapes)}" if family is FAMILIES["mixer"] else f"of a {family.title}"
+    prefix = prefix_of(shapes)
+    return params, f".npz {what}" + (f", below {prefix}" if prefix else "")
+
+
+def _read_timm(path: pathlib.Path) -> tuple[Flat, str]:
+    with SafetensorsFile(path) as file:
+        family = FAMILIES[family_of_names(file.shapes, ".safetensors")]
+        params = _checked(_naming(family, ".safetensors").read, file.shapes, file.read, file.prefix)
+    what = "" if family is FAMILIES["mixer"] else f", of a {family.title}"
+    below = f", below {file.prefix}" if file.prefix else ""
+    return params, f".safetensors in timm's naming{what}{below}"
+
+
+def _checked(
+    convert: Callable[[Shapes, Read], Flat], shapes: Shapes, read: Read, prefix: str = ""
+) -> Flat:
+    """Returns what `convert` makes of the arrays; those that are not finite are named as there."""
+    arrays: Flat = {}
+
+    def noted(name: str) -> np.ndarray:
+        arrays[prefix + name] = read(name)
+        return arrays[prefix + name]
+
+    params = convert(shapes, noted)
+    check_finite(arrays)
+    return params
+
+
+def _naming(family: Family, suffix: str) -> Naming:
+    naming = family.npz if suffix == ".npz" else family.timm
+    if naming is None:
+        raise ValueError(
+            f"Expected .npz for the weights of a {family.title}; got {suffix}, in which they have "
+            "no naming. Use .npz."
+        )
+    return naming
+
+
+def _write(path: pathlib.Path, arrays: Flat, suffix: str) -> None:
+    if suffix == ".npz":
+        with path.open("wb") as file:  # given a path, NumPy would append its suffix
+            np.savez(file, allow_pickle=False, **arrays)
+    else:
+        safetensors.numpy.save_file(arrays, path)
+
+
+def _check_suffix(path: pathlib.Path) -> None:
     if match := _SHARD.fullmatch(path.name):
         stem = path.parent / match[1]
         raise ValueError(
@@ -131,4 +190,3 @@ def _format(path: pathlib.Path) -> types.ModuleType:
             f"Expected a file with the suffix {' or '.join(_FORMATS)}; got {path}. Other formats "
             "are not supported. If the file is in one of these formats, rename it."
         )
-    return _FORMATS[path.suffix]

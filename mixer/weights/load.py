@@ -13,15 +13,17 @@ from mixer.checkpoint.format import read_checkpoint
 from mixer.data.imagenet import imagenet_class_names
 from mixer.errors import unknown_name
 from mixer.weights import read_params
-from mixer.weights.architecture import Architecture, architecture_of, flat_shapes
 from mixer.weights.catalogue import CATALOGUE, fetch
 from mixer.weights.eval_recipe import PAPER, EvalRecipe, recipe_of
+from mixer.weights.families import FAMILIES, family_of, find_architecture
 from mixer.weights.finite import check_finite
+from mixer.weights.naming import Found
 from mixer.weights.rebuild import deciding_fields, rebuild_model
-from mixer.weights.resize import resize_resolution
 from mixer.weights.source import locate
 
 GELUS = {"tanh": True, "exact": False}  # name -> gelu_approximate
+# What the configs of runs from before a key existed had.
+_DEFAULTS = {"mixer": {"gelu_approximate": True}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +32,9 @@ class Weights:
 
     params: dict[str, Any]
     description: str  # of the source, for display
-    architecture: Architecture
-    image_size: int  # side in pixels
+    family: str  # a key of `FAMILIES`
+    found: Found  # what the shapes tell
+    image_size: int  # side in pixels; for a model of any size, that of the training, or 224
     # Arguments of `build_model`: all of them for a run, the GELU for published weights, else {}.
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
     class_names: tuple[str, ...] | None = None  # None: not recorded, as in files
@@ -57,8 +60,8 @@ def load_weights(source: str) -> Weights:
     `.safetensors` file, a workdir (its newest checkpoint), or WORKDIR/checkpoints/STEP.
 
     Raises:
-      ValueError: the weights do not exist, are damaged or not finite, or are not those of an
-        MLP-Mixer.
+      ValueError: the weights do not exist, are damaged or not finite, or are not those of a
+        model of a known family.
     """
     if source in CATALOGUE:
         return _published_weights(source)
@@ -67,23 +70,29 @@ def load_weights(source: str) -> Weights:
 
 
 def resized_params(weights: Weights, image_size: int) -> dict[str, Any]:
-    """Returns the parameters for images of side `image_size` pixels; see `resize_resolution`.
+    """Returns the parameters for images of side `image_size` pixels; see `Family.resize`.
 
     Raises:
-      ValueError: `image_size` is not an integer multiple of the weights' image size.
+      ValueError: the family has one resolution, or cannot take this one: a Mixer takes integer
+        multiples of the weights' image size, a ViT multiples of its patch size.
     """
-    if image_size == weights.image_size:
+    if image_size == weights.image_size or not weights.found.num_tokens:
         return weights.params
-    if image_size <= 0 or image_size % weights.image_size:
-        sizes = ", ".join(str(weights.image_size * factor) for factor in (1, 2, 3))
+    family, patch_size = FAMILIES[weights.family], weights.found.fields["patch_size"]
+    if family.resize is None:
+        raise ValueError(
+            f"A {family.title} has one resolution, as its weights are of its tokens. Expected "
+            f"{weights.image_size} pixels; got {image_size}."
+        )
+    unit = weights.image_size if weights.family == "mixer" else patch_size
+    if image_size <= 0 or image_size % unit:
+        sizes = ", ".join(str(unit * factor) for factor in (1, 2, 3))
         raise ValueError(
             f"The weights are for images of {weights.image_size} pixels and can only be resized "
-            f"exactly to integer multiples. Expected {sizes}, ...; got {image_size}."
+            f"exactly to integer multiples of {unit}. Expected {sizes}, ...; got {image_size}."
         )
-    old, new = (
-        size // weights.architecture.patch_size for size in (weights.image_size, image_size)
-    )
-    return resize_resolution(weights.params, (old, old), (new, new))
+    old, new = (size // patch_size for size in (weights.image_size, image_size))
+    return family.resize(weights.params, (old, old), (new, new))
 
 
 def initial_params(source: str, model: nn.Module, image_size: int) -> dict[str, Any]:
@@ -97,10 +106,16 @@ def initial_params(source: str, model: nn.Module, image_size: int) -> dict[str, 
     """
     weights = load_weights(source)
     params = resized_params(weights, image_size)
-    own = deciding_fields(rebuild_model(weights.model, params, image_size))
-    wanted = deciding_fields(model)
+    rebuilt = rebuild_model(weights.model, params, image_size)
+    if type(rebuilt) is not type(model):
+        raise ValueError(
+            f"Expected the weights {source!r} to be of the model in the config, "
+            f"{type(model).__name__}; got those of a {FAMILIES[weights.family].title}. Change "
+            "config.model or init_from."
+        )
+    own, wanted = deciding_fields(rebuilt), deciding_fields(model)
     if "gelu_approximate" not in weights.model:
-        del own["gelu_approximate"]  # not recorded: the config decides
+        own.pop("gelu_approximate", None)  # not recorded: the config decides
     differing = [
         f"{field} {value} (the config: {wanted.get(field)})"
         for field, value in own.items()
@@ -139,12 +154,13 @@ def load_model(
     assumed = ""
     if gelu is not None:
         changes["gelu_approximate"] = GELUS[gelu]
-    elif "gelu_approximate" not in weights.model:
+    model = rebuild_model(weights.model, params, image_size, **changes)
+    is_recorded = gelu is not None or "gelu_approximate" in weights.model
+    if not is_recorded and getattr(model, "gelu_approximate", False):
         assumed = (
             f"{source} does not record the type of GELU: the tanh approximation is used, as in the "
             "released weights. Weights trained in PyTorch need --gelu=exact."
         )
-    model = rebuild_model(weights.model, params, image_size, **changes)
     return LoadedModel(model, params, image_size, weights.class_names, weights.recipe, assumed)
 
 
@@ -178,8 +194,9 @@ def _published_weights(name: str) -> Weights:
         raise ValueError(f"{error} To download it again, remove {path}.") from error
     if published.input_range == (0, 1):
         params = _for_symmetric_images(params)
-    weights = _weights(params, description, model={"gelu_approximate": published.gelu_approximate})
-    if weights.architecture.num_classes != 1000:
+    model = {"gelu_approximate": published.gelu_approximate}
+    weights = _weights(params, description, model=model)
+    if weights.found.fields["num_classes"] != 1000:
         return weights
     return dataclasses.replace(weights, class_names=tuple(imagenet_class_names()))
 
@@ -189,7 +206,7 @@ def _checkpoint_weights(step_directory: epath.Path) -> Weights:
     try:
         name = meta["config"]["model"]["name"]  # without it, shapes would decide
         known: dict[str, Any] = {
-            "model": {"gelu_approximate": True, **meta["config"]["model"], "name": name},
+            "model": {**_DEFAULTS.get(name, {}), **meta["config"]["model"], "name": name},
             "class_names": tuple(map(str, meta["class_names"])),
             "recipe": recipe_of(meta["config"]),
         }
@@ -201,10 +218,11 @@ def _checkpoint_weights(step_directory: epath.Path) -> Weights:
         ) from error
     try:
         check_finite(flax.traverse_util.flatten_dict(params, sep="/"))
-        weights = _weights(params, f"checkpoint of step {meta['step']:,}", **known)
+        size = meta["config"]["image_size"]
+        weights = _weights(params, f"checkpoint of step {meta['step']:,}", name, size, **known)
     except ValueError as error:
         raise ValueError(f"Cannot load {step_directory}. {error}") from error
-    names, num_classes = len(known["class_names"]), weights.architecture.num_classes
+    names, num_classes = len(known["class_names"]), weights.found.fields["num_classes"]
     if names != num_classes:
         raise ValueError(
             f"Expected {num_classes:,} class names in {step_directory}, as its head has; got "
@@ -213,19 +231,25 @@ def _checkpoint_weights(step_directory: epath.Path) -> Weights:
     return weights
 
 
-def _weights(params: dict[str, Any], description: str, **known: Any) -> Weights:
-    architecture = _architecture(params)
-    side = math.isqrt(architecture.num_tokens)
-    if side * side != architecture.num_tokens:
-        raise ValueError(
-            f"Expected weights for square images; got weights for {architecture.num_tokens} "
-            "tokens, which do not form a square grid."
-        )
-    return Weights(params, description, architecture, side * architecture.patch_size, **known)
-
-
-def _architecture(params: dict[str, Any]) -> Architecture:
-    return architecture_of(flat_shapes(params))
+def _weights(
+    params: dict[str, Any],
+    description: str,
+    family: str | None = None,
+    image_size: int = 224,
+    **known: Any,
+) -> Weights:
+    """Returns weights; `image_size` matters to a model of any size alone."""
+    family = family_of(params) if family is None else family
+    found = find_architecture(params, family)
+    if found.num_tokens:
+        side = math.isqrt(found.num_tokens)
+        if side * side != found.num_tokens:
+            raise ValueError(
+                f"Expected weights for square images; got weights for {found.num_tokens} tokens, "
+                "which do not form a square grid."
+            )
+        image_size = side * found.fields["patch_size"]
+    return Weights(params, description, family, found, image_size, **known)
 
 
 def _for_symmetric_images(params: dict[str, Any]) -> dict[str, Any]:

@@ -38,13 +38,19 @@ def shapes_of(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(array.shape) for name, array in arrays.items()}
 
 
+def prefix_of(names: Iterable[str]) -> str:
+    """Returns the first of `PREFIXES` that a name begins with, or ""."""
+    names = list(names)
+    return next((p for p in PREFIXES if any(name.startswith(p) for name in names)), "")
+
+
 def without_prefix(names: Iterable[str]) -> dict[str, str]:
     """Returns name without the file's prefix -> name; other names than those below it are left out.
 
-    The prefix is the first of `PREFIXES` that a name begins with.
+    See `prefix_of`.
     """
     names = list(names)
-    prefix = next((p for p in PREFIXES if any(name.startswith(p) for name in names)), "")
+    prefix = prefix_of(names)
     return {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
 
 

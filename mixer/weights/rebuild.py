@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from mixer.models import build_model
-from mixer.weights.architecture import architecture_of, flat_shapes
+from mixer.weights.architecture import flat_shapes
+from mixer.weights.families import FAMILIES, family_of, find_architecture
 
 # Fields that fine-tuning may change: they matter to training, rounding or the head.
 _FREE_FIELDS = {"dropout_rate", "stochastic_depth_rate", "head_bias_init", "dtype", "remat"}
@@ -27,12 +28,12 @@ def rebuild_model(
     Raises:
       ValueError: `recorded` describes another model than the parameters.
     """
-    fields = dataclasses.asdict(architecture_of(flat_shapes(params)))
-    del fields["num_tokens"]
+    name = recorded.get("name") or family_of(params)
+    fields = find_architecture(params, name).fields
     if "name" not in recorded:
-        return build_model("mixer", **{**fields, **recorded, **changes})
+        return build_model(name, **{**fields, **recorded, **changes})
     # Only what the dataset and a change of resolution decide is taken from the shapes.
-    resized = {name: fields[name] for name in ("num_classes", "tokens_mlp_dim")}
+    resized = {field: fields[field] for field in ("num_classes", *FAMILIES[name].resized_fields)}
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     try:
         model = build_model(**{**recorded, **resized, **changes})
