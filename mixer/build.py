@@ -1,6 +1,7 @@
 """From a config to the parts of a run: the last place that sees a config."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,10 +66,11 @@ class Data:
 def build_run(config: ConfigDict) -> tuple[RunOptions, Mesh, Data]:
     """Returns the parts of the run that a config describes; reads no image and compiles nothing.
 
+    `config` has passed `check_config`.
+
     Raises:
-      ValueError: a key is missing, unknown or out of range, or the data cannot be opened.
+      ValueError: the keys do not fit each other or the devices, or the data cannot be opened.
     """
-    check_config(config)
     cfg = ConfigReader(config)
     mesh = create_mesh(**cfg.mesh)
     check_batch_size(cfg.batch_size, mesh, cfg.accumulation_steps)
@@ -143,9 +145,10 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
     from mixer.data import datasets, input_pipeline, preprocess
     from mixer.data.order import ExampleOrder
 
-    train_set = datasets.open_dataset(
-        cfg.dataset, cfg.train_split, cfg.data_dir, fraction=cfg.train_fraction
+    open_split = functools.partial(
+        datasets.open_dataset, cfg.dataset, data_dir=cfg.data_dir, label_key=cfg.label_key
     )
+    train_set = open_split(cfg.train_split, fraction=cfg.train_fraction)
     order = ExampleOrder(len(train_set.records), cfg.batch_size, cfg.seed, cfg.num_stripes)
     train_set = datasets.cached(train_set, cfg.cache, order.examples_of(rows))
     train_input = input_pipeline.TrainInput(
@@ -166,12 +169,13 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
     )
     eval_batches = {
         name: input_pipeline.EvalInput(
-            datasets.open_dataset(cfg.dataset, split, cfg.data_dir),
+            open_split(split),
             eval_preprocess,
             batch_size=cfg.batch_size,
             rows=rows,
             prefetch=cfg.prefetch,
             cache=cfg.cache_eval,
+            on_damage=print if cfg.replace_damaged else None,
         ).one_pass
         for name, split in dict(**cfg.eval_splits).items()
     }

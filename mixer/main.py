@@ -48,8 +48,7 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, 
 
 def main() -> None:
     workdir, config = _WORKDIR.value, _CONFIG.value
-    is_elsewhere = "://" in workdir and not workdir.startswith("gs://")
-    if not workdir or is_elsewhere or os.path.isfile(workdir):
+    if not workdir or ("://" in workdir and not workdir.startswith("gs://")):
         raise ValueError(f"Expected --workdir to be a folder, here or in gs://; got {workdir!r}.")
     check_config(config)
     startup.collect_garbage_rarely()

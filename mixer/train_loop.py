@@ -18,13 +18,16 @@ from mixer.batch import AbstractBatch, HostBatch, abstract_batch
 from mixer.build import Data, RunOptions, build_run
 from mixer.checkpoint.checksum import compile_checksums
 from mixer.checkpoint.folder import checkpoint_folder, newest_step
-from mixer.checkpoint.restore import restore_newest
+from mixer.checkpoint.restore import check_free, restore_newest
+from mixer.checkpoint.resume import check_resumed
 from mixer.checkpoint.save import Checkpoints
-from mixer.config import check_same_run
+from mixer.config import check_config
 from mixer.evaluation.classification import evaluate, jit_eval_step
 from mixer.flops import train_flops_per_image
 from mixer.models import build_model
 from mixer.reporting.run_log import RunLog
+from mixer.reporting.workdir import check_workdir
+from mixer.runtime.output import lasting_output
 from mixer.runtime.preemption import Preempted, Preemption
 from mixer.runtime.watchdog import Watchdog
 from mixer.runtime.workdir_lock import workdir_lock
@@ -60,46 +63,42 @@ def train(
     `started` is when the program started, in seconds of `time.monotonic`; None: now.
 
     Raises:
-      ValueError: a config that cannot work, or that differs from the one that the checkpoint was
-        trained with, unless `allow_config_change`; no checkpoint and no metric has changed then.
-        Also if all checkpoints are damaged, or another run is at work in the workdir.
+      ValueError: a config that cannot work, or is not the checkpoint's (unless
+        `allow_config_change`); all checkpoints are damaged; another run is at work in the workdir.
       FloatingPointError: loss or gradient became non-finite; nothing of that step is saved.
-      OSError: a checkpoint could not be written, even at the second try. Earlier ones are
-        intact.
-      Preempted: SIGTERM or Ctrl-C asked to stop; every finished step is saved. A SystemExit with
-        code 0.
+      OSError: a checkpoint could not be written, even at the second try, or cannot be read now.
+      Preempted: a signal such as SIGTERM asked to stop; every finished step is saved. Exit code 0.
     """
     started = time.monotonic() if started is None else started
-    options, mesh, data = build_run(config)
-    training = create_training(options, mesh)
-    meta = {"config": options.config, "data": data.fingerprints, "class_names": data.class_names}
-    directory = checkpoint_folder(workdir)
-    pretrained: Params = {}
-    if options.init_from and newest_step(directory) is None:
-        pretrained = initial_params(options.init_from, training.model, options.image_size)
-    check = None if allow_config_change else functools.partial(check_same_run, meta)
-    with Preemption(mesh) as preemption, workdir_lock(workdir):
-        restored = restore_newest(directory, training.abstract_state, check)
-        step, saved = (restored.step, restored.meta) if restored else (0, {})
-        if step > options.total_steps:
-            raise ValueError(
-                f"Expected at least the {step:,} steps of the newest checkpoint; got a run of "
-                f"{options.total_steps:,}. Train longer, or use another --workdir."
-            )
-        with (
-            _open_checkpoints(directory, options, meta, saved) as checkpoints,
-            Watchdog(options.watchdog_seconds) as watchdog,
-            _open_log(workdir, options, training, step, saved, started) as log,
-        ):
-            if restored:
-                log.say(f"Resuming {workdir} at step {step:,}.")
-                state = restored.state
-            else:
-                _say_start(log, workdir, options, training)
-                state = training.init_state(pretrained)
-            _loop(options, data, training, state, step, checkpoints, log, preemption, watchdog)
-            best = checkpoints.best_path()
-            return log.finish(best=f"{best}, by {options.best_by}" if best else "")
+    check_config(config)
+    with lasting_output(), Watchdog(config.watchdog_seconds) as watchdog:
+        check_workdir(workdir)
+        with watchdog.phase("opening the data"):
+            options, mesh, data = build_run(config)
+        training = create_training(options, mesh)
+        directory = checkpoint_folder(workdir)
+        pretrained: Params = {}
+        if options.init_from and newest_step(directory) is None:
+            with watchdog.phase("reading the weights of init_from"):
+                pretrained = initial_params(options.init_from, training.model, options.image_size)
+        meta = dict(config=options.config, data=data.fingerprints, class_names=data.class_names)
+        check = functools.partial(
+            check_resumed, meta, options.total_steps, options.schedule, allow_config_change
+        )
+        with Preemption(mesh, watchdog) as preemption, workdir_lock(workdir):
+            with watchdog.phase("restoring the checkpoint"):
+                restored = restore_newest(directory, training.abstract_state, check)
+            step, saved = (restored.step, restored.meta) if restored else (0, {})
+            check_free(directory, range(step + 1, options.total_steps + 1))
+            with (
+                _open_checkpoints(directory, options, meta, saved) as checkpoints,
+                _open_log(workdir, options, training, step, saved, started) as log,
+                watchdog.phase("training"),
+            ):
+                _say_start(log, workdir, options, training, step)
+                state = restored.state if restored else training.init_state(pretrained)
+                _loop(options, data, training, state, step, checkpoints, log, preemption)
+                return log.finish(best=checkpoints.best())
 
 
 def create_training(options: RunOptions, mesh: Mesh) -> Training:
@@ -146,7 +145,6 @@ def _loop(
     checkpoints: Checkpoints,
     log: RunLog,
     preemption: Preemption,
-    watchdog: Watchdog,
 ) -> None:
     """Takes the steps that are left, and evaluates and saves where these are due."""
     try:
@@ -162,7 +160,7 @@ def _loop(
                         split: evaluate(
                             training.eval_step,
                             state.eval_params,
-                            watchdog.watched(preemption.interruptible(one_pass())),
+                            preemption.interruptible(one_pass()),
                             training.batch_sharding,
                         )
                         for split, one_pass in data.eval_batches.items()
@@ -176,7 +174,6 @@ def _loop(
             state, metrics = train_step(state, to_global(next(batches), training.batch_sharding))
             step += 1
             log.add(step, metrics)
-            watchdog.beat()
     except Preempted as preempted:
         saving = "nothing to save," if checkpoints.is_saved(step) else f"saving step {step:,}, then"
         log.say(f"{preempted.signal}: {saving} ending; run the same command to go on.")
@@ -201,18 +198,19 @@ def _prepare(
 ) -> tuple[Any, Iterator[HostBatch]]:
     """Returns the compiled training step and the batches; the first is read meanwhile."""
     shape = options.batch_size, options.image_size, data.labels_per_image
+    batch = abstract_batch(training.batch_sharding, *shape)
     workers = ThreadPoolExecutor(2)
     try:
-        step = workers.submit(
-            _compile, training, abstract_batch(training.batch_sharding, *shape), log
-        )
+        step = workers.submit(_compile, training, batch, log)
         # Otherwise the first save compiles the checksums, while the devices wait.
         checksums = workers.submit(compile_checksums, training.abstract_state)
-        first_batch = next(batches)
+        with preemption.watchdog.phase("reading the first batch"):
+            first_batch = next(batches)
         if log.is_new:
-            log.add_images(first_batch)
-        preemption.wait_for(checksums)
-        return preemption.wait_for(step), itertools.chain([first_batch], batches)
+            log.add_images(first_batch, data.class_names)
+        with preemption.watchdog.phase("compiling the training step"):
+            preemption.wait_for(checksums)
+            return preemption.wait_for(step), itertools.chain([first_batch], batches)
     finally:
         workers.shutdown(wait=False)
 
@@ -260,9 +258,13 @@ def _open_log(
     )
 
 
-def _say_start(log: RunLog, workdir: epath.Path, options: RunOptions, training: Training) -> None:
+def _say_start(
+    log: RunLog, workdir: epath.Path, options: RunOptions, training: Training, step: int
+) -> None:
+    if step:
+        log.say(f"Resuming {workdir} at step {step:,}.")
+        return
     params = training.abstract_state.params
     log.say(parameter_overview.get_parameter_overview(params, include_stats=False))
-    weights = options.init_from
-    origin = f"the weights {weights}, with a fresh head" if weights else "scratch"
+    origin = f"the weights {w}, with a fresh head" if (w := options.init_from) else "scratch"
     log.say(f"Starting {workdir} from {origin}.")

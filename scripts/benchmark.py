@@ -102,6 +102,8 @@ def _print_header(report: dict[str, Any]) -> None:
 
 
 def _print(result: dict[str, Any]) -> None:
+    from mixer.benchmark.timing import four_digits
+
     if _JSON.value:
         return
     size, gflops = result["image_size"], result["gflops_per_image"]
@@ -112,9 +114,13 @@ def _print(result: dict[str, Any]) -> None:
             continue
         speed = row["images_per_s_per_core"]
         memory = row["peak_memory_gib"]
+        speeds = "  ".join(
+            four_digits(speed[key]).rjust(width)
+            for key, width in (("median", 10), ("min", 6), ("max", 6))
+        )
         print(
-            f"{row['batch_size']:12}  {speed['median']:10.4g}  {speed['min']:6.4g}  "
-            f"{speed['max']:6.4g}  {row['tflops_per_device']:7.4g}  {row['matrix_share']:7.1%}  "
+            f"{row['batch_size']:12}  {speeds}  {row['tflops_per_device']:7.4g}  "
+            f"{row['matrix_share']:7.1%}  "
             f"{'-' if memory is None else format(memory, '.2f'):>8}  {row['compile_s']:10.1f}"
             + ("  best" if row is result["best"] else ""),
             flush=True,

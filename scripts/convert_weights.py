@@ -6,8 +6,8 @@ Example: python scripts/convert_weights.py imagenet1k/Mixer-B_16 mixer_b16.safet
 
 IN is a published name such as imagenet21k/Mixer-B_16, a .npz or .safetensors file, a workdir, or
 one of its checkpoints. The suffix of OUT selects the format: .npz for the released naming,
-.safetensors for timm's. Without OUT, nothing is written. Files do not record the type of GELU:
-weights trained in PyTorch need the exact one (gelu_approximate=False).
+.safetensors for timm's. Without OUT, nothing is written. Files record neither the type of GELU nor
+class names: weights trained in PyTorch need the exact GELU (gelu_approximate=False).
 """
 
 import dataclasses
@@ -38,8 +38,9 @@ def main(arguments: list[str]) -> None:
         print(f"  {title:<12} {text}")
     for output in map(pathlib.Path, outputs):
         output = output.expanduser()
+        lost = load.lost_in_files(weights)
         save_params(output, params, overwrite=_OVERWRITE.value)
-        print(f"Wrote {output}, {output.stat().st_size:,} bytes.")
+        print(f"Wrote {output}, {output.stat().st_size:,} bytes.{lost and ' ' + lost}")
 
 
 def _overview(params: dict) -> list[tuple[str, str]]:

@@ -6,20 +6,23 @@ python scripts/evaluate.py --weights=imagenet1k/Mixer-B_16 --dataset=imagenet201
 checkpoints. --dataset takes the same names as config.dataset; with imagenet2012_real, a prediction
 is correct if it is one of the image's reassessed labels. --few_shot evaluates the features with a
 linear probe, so it also works on datasets that the weights were not trained on. For the weights of
-a run, the dataset and preprocessing default to those of the run.
+a run, the dataset and preprocessing default to those of the run. Labels are matched by the names of
+the classes, where the weights record these.
 """
 
+import dataclasses
 import json
-import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
 
 from mixer.runtime import command, startup
+from mixer.runtime.watchdog import end_if_idle
 
 # Before TensorFlow is imported.
 startup.quiet_libraries()
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 _WEIGHTS = command.path_flag("weights", None, "Weights to evaluate; see above.", required=True)
 _DATASET = flags.DEFINE_string(
@@ -30,6 +33,9 @@ _SPLIT = flags.DEFINE_string(
 )
 _DATA_DIR = command.path_flag(
     "data_dir", None, "TFDS data folder. Default: that of the run, or TFDS's own."
+)
+_LABEL_KEY = flags.DEFINE_string(
+    "label_key", None, "Feature that is the label. Default: as in the run, or label."
 )
 _CROP = flags.DEFINE_list(
     "crop",
@@ -43,9 +49,20 @@ _EVAL_RESIZE = flags.DEFINE_integer(
     "eval_resize", None, "Side before the crop, pixels. Default: as in the run, or 256 for 224.", 1
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images per batch, over all devices.", 1)
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Activation dtype.")
+_DTYPE = flags.DEFINE_enum(
+    "dtype",
+    None,
+    ["float32", "bfloat16"],
+    "Activation dtype. Default: as in the run, or float32.",
+)
 _GELU = flags.DEFINE_enum(
     "gelu", None, ["tanh", "exact"], "Type of GELU. Default: that of the weights, or tanh."
+)
+_CLASS_NAMES = command.path_flag(
+    "class_names",
+    None,
+    "File with the dataset's name for each class of the weights, one per line in label order. "
+    "Default: the weights' own names.",
 )
 _FEW_SHOT = flags.DEFINE_list(
     "few_shot", [], "Training images per class for a linear probe, such as 1,5,10,25."
@@ -63,7 +80,8 @@ _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per line instead
 
 
 def main() -> None:
-    shots = command.positive_integers(_FEW_SHOT) if _FEW_SHOT.value else []
+    end_if_idle()
+    shots = command.positive_integers(_FEW_SHOT) if _FEW_SHOT.present else []
     num_results = max(1, len(_CROP.value)) * max(1, len(shots))
     if _EXPECT.value is not None and num_results != 1:
         raise ValueError(f"Expected one result to compare with --expect; got {num_results}.")
@@ -72,33 +90,44 @@ def main() -> None:
         _check(result["top1"])
 
 
-def _evaluate(shots: list[int]) -> Any:
+def _evaluate(shots: list[int]) -> Iterator[dict[str, Any]]:
     # After flag parsing, since JAX takes seconds.
+    import jax.numpy as jnp
+
+    from mixer.evaluation.class_names import find_class_names
     from mixer.evaluation.evaluate_weights import evaluate_few_shot, evaluate_head, images_for
     from mixer.weights.load import load_model
 
     loaded = load_model(
         _WEIGHTS.value, image_size=_IMAGE_SIZE.value, gelu=_GELU.value, dtype=_DTYPE.value
     )
+    if loaded.assumed:
+        print(loaded.assumed, file=sys.stderr, flush=True)
+    if _CLASS_NAMES.value is not None:
+        names = tuple(find_class_names(loaded, _CLASS_NAMES.value))
+        loaded = dataclasses.replace(loaded, class_names=names)
     images = images_for(
         loaded,
         dataset=_DATASET.value,
         split=_SPLIT.value,
         data_dir=_DATA_DIR.value,
-        crops=_CROP.value,
+        label_key=_LABEL_KEY.value,
+        crops=_CROP.value if _CROP.present else None,
         resize=_EVAL_RESIZE.value,
         batch_size=_BATCH_SIZE.value,
     )
     if shots:
         train_split = _FEW_SHOT_TRAIN_SPLIT.value
-        return evaluate_few_shot(loaded, images, train_split=train_split, shots=shots)
-    return evaluate_head(loaded, images)
+        results = evaluate_few_shot(loaded, images, train_split=train_split, shots=shots)
+    else:
+        results = evaluate_head(loaded, images)
+    dtype = jnp.dtype(loaded.model.dtype).name
+    return ({"weights": _WEIGHTS.value, "dtype": dtype, **result} for result in results)
 
 
 def _print(result: dict[str, Any]) -> None:
     if _JSON.value:
-        what = {"weights": _WEIGHTS.value, "dtype": _DTYPE.value}
-        print(json.dumps({**what, **result}), flush=True)
+        print(json.dumps(result), flush=True)
         return
     view = f"{result['crop']}, {result['image_size']} of {result['resize']} pixels:"
     top1, count = f"top-1 {result['top1']:.2%}", f"{result['count']:,} images"

@@ -1,27 +1,32 @@
-"""Classifies images: prints the most probable classes of each, and draws them in a picture.
+"""Classifies images: prints the most probable classes of each, and writes a picture or a table.
 
-python scripts/predict.py IMAGE... --weights=SOURCE
+python scripts/predict.py IMAGE... --weights=SOURCE [--output=FILE.png|.csv|.json]
 
 Example: python scripts/predict.py cat.jpg --weights=imagenet1k/Mixer-B_16
+         python scripts/predict.py photos 'more/**/*.png' --weights=runs/mine --output=photos.csv
 
-Images are JPEG or PNG files. SOURCE is a published name, a .npz or .safetensors file, or the
-workdir of a run.
+IMAGE is a file, a folder (all images in it and in its folders) or a pattern. SOURCE is a published
+name, a .npz or .safetensors file, or the workdir of a run. The true class of an image is known if
+its folder is named after a class.
 """
 
-import os
 import pathlib
+import sys
 
 from absl import flags
 
 from mixer.runtime import command, startup
+from mixer.runtime.watchdog import end_if_idle
 
 # Before TensorFlow is imported.
 startup.quiet_libraries()
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 _WEIGHTS = command.path_flag("weights", None, "Weights to use; see above.", required=True)
 _TOP = flags.DEFINE_integer("top", 5, "Number of classes to show per image.", 1, 20)
-_OUTPUT = command.path_flag("output", "predictions.png", "PNG file to write the picture to.")
+_OUTPUT = command.path_flag(
+    "output", "predictions.png", "File to write: a picture .png, or a table .csv or .json."
+)
+_FORMAT = flags.DEFINE_enum("format", "text", ["text", "csv", "json"], "What is printed.")
 _CLASS_NAMES = command.path_flag(
     "class_names", None, "File with one class name per line. Default: as in the run, or ImageNet's."
 )
@@ -40,49 +45,44 @@ _GELU = flags.DEFINE_enum(
 
 
 def main(arguments: list[str]) -> None:
-    paths = [pathlib.Path(argument).expanduser() for argument in arguments]
+    from mixer.evaluation.image_paths import find_images
+
+    end_if_idle()
     output = pathlib.Path(_OUTPUT.value)
-    _check_files(paths, output)
-    _predict(paths, output)
-
-
-def _check_files(paths: list[pathlib.Path], output: pathlib.Path) -> None:
-    """Raises ValueError early for mistakes that would otherwise surface after a long load."""
-    if not paths:
+    if output.suffix not in (".png", ".csv", ".json") or not output.parent.is_dir():
         raise ValueError(
-            "Expected image files; got none. Usage: python scripts/predict.py IMAGE..."
+            f"Expected --output=NAME.png, .csv or .json in an existing folder; got {output}."
         )
-    for path in paths:
-        if not path.is_file():
-            raise ValueError(f"Expected an image file; there is no file {path}.")
-    if output.suffix != ".png" or not output.parent.is_dir():
-        raise ValueError(f"Expected --output=NAME.png in an existing folder; got {output}.")
+    paths = find_images(arguments)
     if output.resolve() in [path.resolve() for path in paths]:
         raise ValueError(f"Expected --output to differ from the images; got {output}.")
+    _predict(paths, output)
 
 
 def _predict(paths: list[pathlib.Path], output: pathlib.Path) -> None:
     # After flag parsing, since JAX takes seconds.
     from mixer.evaluation.class_names import find_class_names
-    from mixer.evaluation.prediction import MAX_DRAWN, draw_predictions, predict
+    from mixer.evaluation.prediction import MAX_DRAWN, predict
+    from mixer.evaluation.prediction_picture import draw_predictions
+    from mixer.evaluation.prediction_table import FORMATS, replace_file
     from mixer.weights.load import load_model
 
     loaded = load_model(_WEIGHTS.value, image_size=_IMAGE_SIZE.value, gelu=_GELU.value)
+    if loaded.assumed:
+        print(loaded.assumed, file=sys.stderr, flush=True)
+    class_names = find_class_names(loaded, _CLASS_NAMES.value)
     predictions = predict(
-        loaded,
-        paths,
-        find_class_names(loaded, _CLASS_NAMES.value),
-        top=_TOP.value,
-        crop=_CROP.value,
-        resize=_EVAL_RESIZE.value,
+        loaded, paths, class_names, top=_TOP.value, crop=_CROP.value, resize=_EVAL_RESIZE.value
     )
-    for prediction in predictions:
-        print(prediction.path)
-        for name, probability in zip(prediction.classes, prediction.probabilities, strict=True):
-            print(f"  {probability:7.2%}  {name}")
-    draw_predictions(predictions, output)
-    of_which = f" of the first {MAX_DRAWN}" if len(paths) > MAX_DRAWN else ""
-    print(f"Picture{of_which}: {output}")
+    print(FORMATS[_FORMAT.value](predictions), end="")
+    if output.suffix == ".png":
+        draw_predictions(predictions, output)
+        what = "Picture" + (f" of the first {MAX_DRAWN}" if len(paths) > MAX_DRAWN else "")
+    else:
+        replace_file(output, FORMATS[output.suffix[1:]](predictions).encode())
+        what = "Table"
+    # Not among what another program reads.
+    print(f"{what}: {output}", file=sys.stdout if _FORMAT.value == "text" else sys.stderr)
 
 
 if __name__ == "__main__":

@@ -2,21 +2,21 @@
 
 Example: python scripts/prepare_dataset.py --images=PATH --name=NAME
 
-PATH holds, for each class, a folder of JPEG and PNG files or a tar file of them (PATH/CLASS/*.jpg,
+PATH holds, for each class, a folder of images or a tar file of them (PATH/CLASS/*.jpg,
 PATH/CLASS.tar), or a folder of these for each split (PATH/train/CLASS/*.jpg, PATH/train/CLASS.tar).
+Of class folders without splits, a fixed tenth of each class becomes the split test.
 If the script is interrupted, run the same command again.
 """
 
-import os
 import sys
 
 from absl import flags
 
 from mixer.runtime import command, startup
+from mixer.runtime.watchdog import end_if_idle
 
 # Before TensorFlow is imported.
 startup.quiet_libraries()
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 _IMAGES = command.path_flag("images", None, "Folder of images.", required=True)
 _NAME = flags.DEFINE_string("name", None, "Name of the new dataset.", required=True)
@@ -47,6 +47,7 @@ _NUM_SHARDS = flags.DEFINE_integer(
 
 
 def main() -> None:
+    end_if_idle()
     from mixer.data import prepare  # after the flags: TensorFlow takes seconds
 
     names = None if _CLASSES.value is None else prepare.read_class_names(_CLASSES.value)

@@ -32,11 +32,15 @@ _PRINT_COMMANDS = flags.DEFINE_bool("print_commands", False, "Print the commands
 
 
 def main() -> None:
-    for number in (signal.SIGTERM, signal.SIGHUP):  # so that the current run is stopped, too
+    from mixer.runtime.output import lasting_output
+
+    stops = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+    for number in stops:  # so that the current run is stopped, too
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
     try:
-        _sweep()
+        with lasting_output():
+            _sweep()
     except KeyboardInterrupt:
         print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
         sys.exit(130)

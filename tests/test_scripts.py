@@ -114,7 +114,7 @@ def test_weights_are_shown_and_converted(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["damaged.npz", "new.npz"], "error: Cannot load damaged.npz. Expected an intact array"),
+        (["damaged.npz", "new.npz"], "damaged.npz. Expected an intact array"),
         (["sound.npz", "other.npz"], "error: Expected a new file; other.npz exists."),
         (["sound.npz", "new.pkl"], "error: Expected a file with the suffix .npz or .safetensors"),
         (["sound.npz", "new.npz", "more"], "Expected IN [OUT]; got 3 arguments."),

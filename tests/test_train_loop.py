@@ -7,7 +7,9 @@ import json
 import pathlib
 import shutil
 import signal
+import statistics
 import threading
+import time
 
 import jax
 import numpy as np
@@ -51,18 +53,25 @@ class FinishedRun:
     result: dict[str, float]
     shown: str
     beats: int
+    phases: list[str]  # that the watchdog was told of
 
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory, make_digits_config, quick_compilation_of_file) -> FinishedRun:
     """A run of `digits_config`; copy its workdir before a change."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    beat, beats = Watchdog.beat, []
+    beat, beats, phase, phases = Watchdog.beat, [], Watchdog.phase, []
+
+    def noted_phase(dog: Watchdog, name: str) -> contextlib.AbstractContextManager[None]:
+        phases.append(name)
+        return phase(dog, name)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Watchdog, "beat", lambda dog: beats.append(beat(dog)))
+        patch.setattr(Watchdog, "phase", noted_phase)
         with contextlib.redirect_stdout(io.StringIO()) as shown:
             result = train_loop.train(make_digits_config(), workdir)
-    return FinishedRun(workdir, result, shown.getvalue(), len(beats))
+    return FinishedRun(workdir, result, shown.getvalue(), len(beats), phases)
 
 
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits_config, finished_run):
@@ -84,6 +93,10 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits_con
 def test_what_a_run_writes(finished_run):
     workdir, result, shown = finished_run.workdir, finished_run.result, finished_run.shown
     assert finished_run.beats == 20 + 6  # steps, and batches of the evaluation
+    assert finished_run.phases == [
+        *("opening the data", "restoring the checkpoint", "training"),
+        *("reading the first batch", "compiling the training step"),
+    ]
     assert result["test/count"] == 364
     assert json.loads((workdir / "config.json").read_text())["model"]["hidden_dim"] == 16
     assert (workdir / "curves.png").stat().st_size > 10_000
@@ -223,9 +236,68 @@ def test_a_run_is_not_made_shorter_than_it_is(tmp_path, digits_config, finished_
     workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
     before = (workdir / "metrics.jsonl").read_bytes()
     digits_config.num_epochs /= 2
-    with pytest.raises(ValueError, match=r"at least the \d+ steps of the newest checkpoint; got"):
-        train_loop.train(digits_config, workdir, allow_config_change=True)
+    message = r"at least the 20 steps of the newest checkpoint; got a run of 10\. A run cannot be"
+    for allowed, start in (
+        (False, r"(?s)num_epochs: .* before.*\nExpected "),
+        (True, "^Expected "),
+    ):
+        with pytest.raises(ValueError, match=start + message):
+            train_loop.train(digits_config, workdir, allow_config_change=allowed)
     assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_is_extended_as_the_refusal_says(tmp_path, digits_config, finished_run):
+    workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
+    digits_config.num_epochs *= 1.2
+    rate = build_without_data(digits_config)[0].schedule(20)
+    message = (
+        r"(?s)num_epochs: .*To train longer, add --allow_config_change: the run then goes on from "
+        f"step 20 to 24 with the learning rates of the new schedule, {float(rate):.3g} next"
+    )
+    with pytest.raises(ValueError, match=message):
+        train_loop.train(digits_config, workdir)
+    train_loop.train(digits_config, workdir, allow_config_change=True)
+    last = read_metrics(workdir)[-2]
+    assert (last["step"], last["learning_rate"]) == (24, pytest.approx(1e-5 + (3e-3 - 1e-5) / 19))
+
+
+def test_a_finished_run_without_its_metrics_evaluates_again(tmp_path, digits_config, finished_run):
+    workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
+    (workdir / "metrics.jsonl").unlink()
+    result = train_loop.train(digits_config, workdir)
+    lines = read_lines(finished_run.workdir)
+    assert read_lines(workdir) == lines[-1:]
+    assert result["test/top1"] == lines[-1]["test/top1"]
+    before = (workdir / "metrics.jsonl").read_bytes()
+    train_loop.train(digits_config, workdir)
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_speed_of_every_step_is_that_of_its_time(tmp_path, digits_config):
+    digits_config.log_every, digits_config.eval_every = 1, 5
+    digits_config.model.hidden_dim = 128
+    begin = time.monotonic()
+    train_loop.train(digits_config, tmp_path)
+    seconds = time.monotonic() - begin
+    lines = [line for line in read_metrics(tmp_path) if "loss" in line]
+    measured = [64 / 8 / line["images_per_second_per_core"] for line in lines]
+    assert sum(measured) == pytest.approx(lines[-1]["train_seconds"])
+    assert sum(measured) < seconds
+    # Reported before an evaluation, and right after one another, steps seemed to take 1/30 as long.
+    for step in (5, 10, 15, 20):
+        assert measured[step - 1] > statistics.median(measured) / 10
+
+
+def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path, digits_config, finished_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
+    shutil.rmtree(workdir / "checkpoints" / "20")
+    train_loop.train(digits_config, workdir)
+    events = EventAccumulator(str(workdir), size_guidance={"tensors": 0})
+    events.Reload()
+    assert [event.step for event in events.Tensors("loss")] == [4, 8, 12, 16, 20]
+    assert [event.step for event in events.Tensors("test/top1")] == [20]
 
 
 @pytest.mark.parametrize(
@@ -233,6 +305,7 @@ def test_a_run_is_not_made_shorter_than_it_is(tmp_path, digits_config, finished_
     [
         ("optimizer.learning_rates", 1, "Did you mean 'optimizer.learning_rate'"),
         ("model.hidden_dims", 1, "'model.hidden_dims'.*Did you mean 'model.hidden_dim'"),
+        ("train_crop.resize", 20, "does not use these config keys: 'train_crop.resize'"),
         ("dataset", "digit", "Did you mean 'digits'"),
         ("loss", "sigmod", "Did you mean 'sigmoid'"),
         ("batch_size", 20, "divisible by the 8 devices; got 20"),

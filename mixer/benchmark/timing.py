@@ -47,3 +47,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     said = str(error).lower()
     texts = ("resource_exhausted", "out of memory", "can't allocate memory")
     return isinstance(error, MemoryError) or any(text in said for text in texts)
+
+
+def four_digits(value: float) -> str:
+    """Returns a number with four significant digits and no exponent, unless it is below 1e-4."""
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"

@@ -11,12 +11,10 @@ Orbax notices missing and truncated files, but neither a changed bit in an array
 it converts to another type.
 """
 
-import contextlib
 import functools
 import importlib.metadata
 import json
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import flax
@@ -26,6 +24,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from mixer.checkpoint.checksum import array_checksums, json_checksum, leaf_name
+from mixer.checkpoint.damage import DamagedCheckpoint, damage
+from mixer.checkpoint.folder import complete_steps, exists
+from mixer.checkpoint.stored import check_size, check_stored, in_words
 from mixer.train_state import TrainState
 
 SCHEMA = 1
@@ -38,10 +39,6 @@ _VERSIONS_OF = (
     "numpy",
     "tensorflow-datasets",
 )
-
-
-class DamagedCheckpoint(ValueError):
-    """A checkpoint is not what was saved. The message begins with a word for what is wrong."""
 
 
 def items_to_save(step: int, state: TrainState, meta: dict[str, Any]) -> ocp.args.Composite:
@@ -66,8 +63,9 @@ def read_meta(directory: epath.Path) -> dict[str, Any]:
     Raises:
       DamagedCheckpoint: it is not what was saved.
       ValueError: it is, but another version of this code wrote it.
+      OSError: it cannot be read now.
     """
-    with _damage("metadata: it cannot be read"):
+    with damage(directory, "metadata: it cannot be read"):
         meta = ocp.JsonCheckpointHandler().restore(directory / "meta")
         found = meta.pop("sha256")
     if found != json_checksum(meta):
@@ -77,7 +75,7 @@ def read_meta(directory: epath.Path) -> dict[str, Any]:
             f"Expected a checkpoint of schema {SCHEMA} in {directory}; got schema "
             f"{meta.get('schema')}. Use the version of this code that wrote it."
         )
-    with _damage("metadata: it is malformed"):  # anybody can compute a checksum
+    with damage(directory, "metadata: it is malformed"):  # anybody can compute a checksum
         int(meta["step"])
         for array in meta["arrays"].values():
             np.empty(0, array["dtype"]).view(np.uint8)  # raises for objects
@@ -94,7 +92,7 @@ def check_fits(meta: dict[str, Any], abstract_state: TrainState) -> None:
         for name, array in meta["arrays"].items()
     }
     differing = [
-        f"{name}: {_in_words(saved.get(name))} saved, {_in_words(expected.get(name))} needed"
+        f"{name}: {in_words(saved.get(name))} saved, {in_words(expected.get(name))} needed"
         for name in sorted(saved.keys() | expected.keys())
         if saved.get(name) != expected.get(name)
     ]
@@ -112,8 +110,10 @@ def read_state(directory: epath.Path, abstract_state: TrainState) -> TrainState:
     Waits for no other process, unlike Orbax's managers: one that fails leaves none waiting.
 
     Raises:
-      DamagedCheckpoint: it cannot be read.
+      DamagedCheckpoint: the files are not those of such a state, or not all are there.
+      OSError: they cannot be read now.
     """
+    check_stored(directory, _kinds_of_arrays(abstract_state))
     args = ocp.args.StandardRestore(abstract_state)
     return _read_arrays(ocp.StandardCheckpointHandler(), directory, args)
 
@@ -142,8 +142,14 @@ def read_checkpoint(directory: epath.Path) -> tuple[dict[str, Any], dict[str, An
     average, if the run kept one.
 
     Raises:
-      ValueError: they are not what was saved.
+      ValueError: there is no such checkpoint, or it is not what was saved.
+      OSError: it cannot be read now.
     """
+    if not exists(directory):
+        steps = ", ".join(map(str, complete_steps(directory.parent))) or "none"
+        raise ValueError(
+            f"There is no checkpoint {directory}. Steps in {directory.parent}: {steps}."
+        )
     try:
         meta = read_meta(directory)
         return _read_params(directory, meta), meta
@@ -161,11 +167,13 @@ def _read_params(directory: epath.Path, meta: dict[str, Any]) -> dict[str, Any]:
     """
     is_averaged = any(name.startswith("averaged_params/") for name in meta["arrays"])
     top = "averaged_params" if is_averaged else "params"
+    arrays = {name: kind for name, kind in meta["arrays"].items() if name.startswith(f"{top}/")}
+    check_size(directory, arrays)
+    check_stored(directory, arrays)
     item = flax.traverse_util.unflatten_dict(
         {
             name: jax.ShapeDtypeStruct(array["shape"], array["dtype"])
-            for name, array in meta["arrays"].items()
-            if name.startswith(f"{top}/")
+            for name, array in arrays.items()
         },
         sep="/",
     )
@@ -185,7 +193,7 @@ def _read_arrays(handler: Any, directory: epath.Path, args: Any) -> Any:
 
     # After a failed read, each of the pending ones logs "Event loop is closed"; silence these.
     sys.unraisablehook = without_noise
-    with _damage("arrays: they cannot be read"):
+    with damage(directory, "arrays: they cannot be read"):
         tree = handler.restore(directory / "state", args=args)
     sys.unraisablehook = hook
     return tree
@@ -202,17 +210,3 @@ def _kinds_of_arrays(tree: Any) -> dict[str, dict[str, Any]]:
         leaf_name(path): {"dtype": str(leaf.dtype), "shape": list(leaf.shape)}
         for path, leaf in leaves
     }
-
-
-def _in_words(kind: dict[str, Any] | None) -> str:
-    return "nothing" if kind is None else f"{kind['dtype']}{kind['shape']}"
-
-
-@contextlib.contextmanager
-def _damage(what: str) -> Iterator[None]:
-    """Raises DamagedCheckpoint for any error inside, as the libraries raise many types."""
-    try:
-        yield
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        raise DamagedCheckpoint(f"{what} ({type(error).__name__}: {lines[0][:200]})") from error

@@ -16,10 +16,16 @@ from jax.experimental import multihost_utils
 from mixer.checkpoint import processes
 from mixer.checkpoint.folder import (
     ATOMICITY,
+    StepNames,
     best_step,
     complete_steps,
+    exists,
+    is_folder,
+    names,
     newest_step,
     preservation_policy,
+    record_of,
+    unfinished_steps,
 )
 from mixer.checkpoint.format import items_to_save
 from mixer.checkpoint.processes import FailedElsewhere, first_problem, say
@@ -31,7 +37,8 @@ class Checkpoints:
 
     Saves are asynchronous: the state is copied, and the loop goes on while the copy is written. A
     step becomes visible only when it is complete. A save that fails is tried once more, with the
-    next step that is due.
+    next step that is due. Nothing is deleted before the first save, and never what this run, or one
+    before it in this folder, has not written.
 
     Args:
       directory: of the checkpoints, `WORKDIR/checkpoints`.
@@ -57,14 +64,14 @@ class Checkpoints:
         self._best_by = best_by
         saved = (scores or {}).get(best_by, {})
         self._scores = {int(step): score for step, score in saved.items()}
-        self._policy = preservation_policy(keep, keep_every, self._scores)
+        self._policy = preservation_policy(self.directory, keep, keep_every, self._scores)
         self._newest = newest_step(self.directory) or 0  # the last that was saved, or tried
+        self._is_clean = False  # of unfinished steps
         self._is_pending = False  # nobody has looked yet at what became of the last save
         self._failure = ""  # of the last save, once somebody has
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        """Returns Orbax's manager, which begins by deleting what was never completed."""
         barrier = processes.barrier if jax.process_count() > 1 else None
         return ocp.CheckpointManager(
             self.directory,
@@ -73,7 +80,8 @@ class Checkpoints:
                 create=False,  # the first save makes it: a refused run leaves nothing behind
                 enable_async_checkpointing=True,
                 async_options=ocp.AsyncOptions(barrier_sync_fn=barrier),
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=False,  # it would delete every folder that is not a step
+                step_name_format=StepNames(),
                 atomicity_options=ATOMICITY,
                 lightweight_initialize=True,  # otherwise a damaged file of any step stops it
             ),
@@ -92,10 +100,13 @@ class Checkpoints:
         finally:
             self._manager.close()
 
-    def best_path(self) -> epath.Path | None:
-        """Returns the checkpoint with the highest score; None if there are no scores."""
+    def best(self) -> str:
+        """Returns the path of the checkpoint with the highest score, and the name of the score.
+
+        "" if there are no scores.
+        """
         step = best_step(self._manager.all_steps(), self._scores)
-        return None if step is None else self.directory / str(step)
+        return "" if step is None else f"{self.directory / str(step)}, by {self._best_by}"
 
     def record_scores(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records a step's `best_by` from its metrics. Call before `save` to persist it."""
@@ -122,12 +133,18 @@ class Checkpoints:
         failure = self._await_last_save()
         if failure:
             say(f"{failure}\nTrying once more, with step {step:,}.")
-            self._clear_away()
+        if failure or not self._is_clean:
+            self._delete_unfinished()
         steps = {*self._manager.all_steps(), step}
         scores = {str(scored): self._scores[scored] for scored in steps & self._scores.keys()}
         meta = {**self._meta, **meta, "scores": {self._best_by: scores}}
         self._newest = step
+        path = self.directory / str(step)
         try:
+            if is_folder(path) and not names(path):
+                say(f"Checkpoint {step} was never begun: its folder is empty.")
+            elif exists(path):  # Orbax would delete it
+                raise FileExistsError(f"{path} is there, and no run wrote it: move it away")
             is_saved = self._manager.save(step, args=items_to_save(step, state, meta))
         except Exception as error:  # Orbax raises what the file system does, and other types
             self._failure = self._handle_error(error)
@@ -156,7 +173,7 @@ class Checkpoints:
           OSError: it failed.
         """
         if failure := self._await_last_save():
-            self._clear_away()
+            self._delete_unfinished()
             self._raise(failure)
 
     def _has_failed(self) -> bool:
@@ -182,6 +199,9 @@ class Checkpoints:
             except Exception as error:
                 failure = self._handle_error(error)
             self._failure = first_problem(failure)
+            if not self._failure and jax.process_index() == 0:
+                with contextlib.suppress(OSError):  # nothing depends on it while there are steps
+                    record_of(self.directory).write_text(f"the checkpoint of step {self._newest}")
         return self._failure
 
     def _handle_error(self, error: Exception) -> str:
@@ -195,13 +215,16 @@ class Checkpoints:
             self._reopen()
         return ""
 
-    def _clear_away(self) -> None:
-        """Deletes the step that could not be written."""
-        self._failure = ""
+    def _delete_unfinished(self) -> None:
+        """Deletes the steps whose save was cut short."""
+        self._failure, self._is_clean = "", True
         if jax.process_index() == 0:
-            with contextlib.suppress(OSError):  # the next start deletes what is left now
-                (self.directory / str(self._newest)).rmtree(missing_ok=True)
-        multihost_utils.sync_global_devices("cleared away")
+            with contextlib.suppress(OSError):  # a later start deletes what is left now
+                for step in unfinished_steps(self.directory):
+                    (self.directory / str(step)).rmtree(missing_ok=True)
+                    if step != self._newest:
+                        say(f"Checkpoint {step} was never completed. It is deleted.")
+        multihost_utils.sync_global_devices("deleted unfinished steps")
         self._reopen()
 
     def _reopen(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mixer.config.keys import KEYS, find_key
+from mixer.config.reader import base_config
 from mixer.errors import suggestion, unknown_name
 
 _SECTIONS = {path.partition(".")[0] for path in KEYS if "." in path}
@@ -103,7 +104,9 @@ def check_same_run(meta: Mapping[str, Any], step: int, saved: Mapping[str, Any])
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Returns a line for each key that differs and that matters to the updates of a run."""
-    old, new = dict(flatten(old)), dict(flatten(new))
+    # A run from before a key existed used the value that it has in every config.
+    defaults = dict(flatten(base_config()))
+    old, new = defaults | dict(flatten(old)), defaults | dict(flatten(new))
     absent = "not set"
     return [
         f"{key}: {old.get(key, absent)!r} before, {new.get(key, absent)!r} now"

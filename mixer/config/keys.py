@@ -22,6 +22,11 @@ DATA = {
     "eval_splits.NAME": Key(
         str, "; a TFDS split", "evaluates that split as `NAME`; add as many as you like"
     ),
+    "label_key": Key(
+        str,
+        "; a feature of the dataset",
+        "the label, in a dataset that others made in TFDS's format; empty = `label`",
+    ),
     "train_fraction": Key(
         float, "0 < x <= 1", "a fixed random part of `train_split`; 1 = all", "Figure 2, right"
     ),

@@ -29,6 +29,7 @@ def base_config() -> ConfigDict:
             "watchdog_seconds": 1800,
             "seed": 0,
             "train_fraction": 1.0,
+            "label_key": "",
             "replace_damaged": False,
             "num_stripes": 1,
             "polyak_decay": 0.0,

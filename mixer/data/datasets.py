@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import pathlib
 import re
 import shlex
@@ -14,9 +15,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mixer.data import folder
+from mixer.data import folder_records
 from mixer.data.digits import Digits
+from mixer.data.features import check_features, find_features, parser
 from mixer.data.records import ArrayRecords, CachedRecords, Files, RandomSubset, Records
+from mixer.data.splits import resolve_split
 from mixer.data.table import DATASETS, DatasetRow
 from mixer.data.tfrecords import TFRecords
 from mixer.errors import suggestion, unknown_name
@@ -40,39 +43,40 @@ class Dataset:
     parse: Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
-def open_dataset(name: str, split: str, data_dir: str, *, fraction: float = 1.0) -> Dataset:
+def open_dataset(
+    name: str, split: str, data_dir: str, *, fraction: float = 1.0, label_key: str = ""
+) -> Dataset:
     """Opens one split of a dataset on disk; the digits are written on first use.
 
     Args:
       name: a key of `DATASETS` or the name of a dataset made by `scripts/prepare_dataset.py`, with
         a version (`cifar10:3.0.2`) or without one (the newest); or `folder:PATH`.
-      split: a split as TFDS writes it, such as `train[:99%]`.
+      split: a split as TFDS writes it, such as `train[:99%]`. Of a folder, and of a dataset that
+        is not in the table, `test` and `validation` also name the other, if only that is there.
       data_dir: TFDS's data folder; "" for TFDS's default (TFDS_DATA_DIR or ~/tensorflow_datasets).
       fraction: the fraction of the split to use, in (0, 1]: a fixed random subset.
+      label_key: the feature that is the label, of a dataset not in the table; "" for `label`.
 
     Returns:
       The split, with its metadata read and its examples unread.
 
     Raises:
-      ValueError: the name, split or fraction is invalid, the dataset is not on disk, or its
-        metadata are damaged or do not match the table of datasets.
+      ValueError: the name, split or fraction is invalid, the dataset is not on disk, its metadata
+        are damaged or do not match the table of datasets, or a feature is of a kind that cannot be
+        used.
+      OSError: a folder of images cannot be read.
     """
     kind, _, path = name.partition(":")
     if kind == "folder":
-        images = folder.FolderRecords(pathlib.Path(path).expanduser(), split)
-        names = tuple(images.class_names)
-        return Dataset(len(names), names, 1, _subset(images, fraction), folder.parse)
-    row, info = _find_dataset(name, data_dir or tfds.core.constants.get_default_data_dir())
-
-    def parse(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        labels = tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)
-        features = tf.io.parse_example(
-            examples,
-            {row.image_key: tf.io.FixedLenFeature([], tf.string), row.label_key: labels},
-        )
-        dense = features[row.label_key].to_tensor(-1, shape=(None, row.max_labels))
-        return {"image": features[row.image_key], "labels": tf.cast(dense, tf.int32)}
-
+        if not path:
+            raise ValueError("Expected folder:PATH; got 'folder:' without a path.")
+        images = folder_records.FolderRecords(pathlib.Path(path).expanduser(), split)
+        names = images.class_names
+        return Dataset(len(names), names, 1, _subset(images, fraction), folder_records.parse)
+    default = tfds.core.constants.get_default_data_dir()
+    row, info = _find_dataset(name, os.path.expanduser(data_dir or default), label_key)
+    if row.tfds_name not in {known.tfds_name for known in DATASETS.values()}:
+        split = _resolve(split, info)
     records = _subset(_open_records(info, split), fraction)
     label = info.features[row.label_key]
     class_names = tuple(getattr(label, "feature", label).names)
@@ -81,7 +85,7 @@ def open_dataset(name: str, split: str, data_dir: str, *, fraction: float = 1.0)
             f"Expected {row.num_classes} class names in {info.data_dir}; got {len(class_names)}. "
             "Prepare the dataset again."
         )
-    return Dataset(row.num_classes, class_names, row.max_labels, records, parse)
+    return Dataset(row.num_classes, class_names, row.max_labels, records, parser(row))
 
 
 def cached(dataset: Dataset, cache: str, indices: np.ndarray) -> Dataset:
@@ -103,7 +107,9 @@ def _subset(records: Records, fraction: float) -> Records:
     return records if fraction == 1.0 else RandomSubset(records, fraction)
 
 
-def _find_dataset(name: str, data_dir: str) -> tuple[DatasetRow, tfds.core.DatasetInfo]:
+def _find_dataset(
+    name: str, data_dir: str, label_key: str
+) -> tuple[DatasetRow, tfds.core.DatasetInfo]:
     base, _, version = name.partition(":")
     if base == "digits" and str(Digits.VERSION) not in _list_versions(f"{data_dir}/digits"):
         _write_digits(data_dir)
@@ -115,9 +121,10 @@ def _find_dataset(name: str, data_dir: str) -> tuple[DatasetRow, tfds.core.Datas
         raise _not_prepared(name, row, root, versions, data_dir)
     info = _read_info(f"{root}/{found[-1]}")
     if row is None:
-        row = DatasetRow(base, info.features["label"].num_classes)
-    feature = info.features[row.label_key]
-    num_classes = getattr(feature, "feature", feature).num_classes
+        return find_features(info, base, label_key), info
+    if label_key not in ("", row.label_key):
+        raise ValueError(f"Expected no label_key for {name}: it is known; got {label_key!r}.")
+    num_classes = check_features(info, row, sets=True).num_classes
     if num_classes != row.num_classes:
         raise ValueError(
             f"Expected {row.num_classes} classes in {root}/{found[-1]}; its labels have "
@@ -194,6 +201,13 @@ def _tfds_command(tfds_name: str, data_dir: str) -> str:
     return shlex.join(["python", "-c", program])
 
 
+def _resolve(split: str, info: tfds.core.DatasetInfo) -> str:
+    """Returns the split with the names of those that are there; see `resolve_split`."""
+    parts = [part.strip().partition("[") for part in split.split("+")]
+    where = f"the dataset {info.full_name}"
+    return "+".join(resolve_split(a, list(info.splits), where) + b + c for a, b, c in parts)
+
+
 def _open_records(info: tfds.core.DatasetInfo, split: str) -> Records:
     try:
         instructions = info.splits[split].file_instructions
@@ -215,7 +229,14 @@ def _open_records(info: tfds.core.DatasetInfo, split: str) -> Records:
             f"Expected {info.full_name} in ArrayRecord or TFRecord files; found "
             f"{info.file_format} in {info.data_dir}. Prepare the dataset again."
         )
-    return kinds[info.file_format](Files(instructions))
+    files = Files(instructions)
+    if missing := [path for path in files.paths if not tf.io.gfile.exists(path)]:
+        raise ValueError(
+            f"Expected {len(files.paths)} files of {split!r} of {info.full_name}, as its metadata "
+            f"say; {len(missing)} are not there, the first of them {missing[0]}. Copy them, or "
+            "prepare the dataset again."
+        )
+    return kinds[info.file_format](files)
 
 
 def _write_digits(data_dir: str) -> None:

@@ -1,97 +1,269 @@
-"""A folder of images as a dataset: `PATH/{train,test}/CLASS/*.{jpg,jpeg,png}`.
+"""One reading of a folder of images, for training, evaluation and preparation alike.
 
-Nothing is prepared or copied: each example is a file. The classes are the names of the folders in
-the training split, sorted. For millions of images, make a dataset with `scripts/prepare_dataset.py`
-instead: it stores them in a few large files.
+    ROOT/SPLIT/CLASS/IMAGE   splits, at least one of them named as in `SPLITS`
+    ROOT/CLASS/IMAGE         classes alone: a fixed tenth of the images of each is held out
+
+Classes are folders that hold images. Hidden entries are skipped; everything else that is not used
+is counted. A file with the suffix of an image counts as one whatever it holds: reading it is an
+error that names it. A file CLASS.tar is listed in the place of a class folder.
 """
 
-import hashlib
+import collections
+import dataclasses
+import errno
+import os
 import pathlib
-from collections.abc import Sequence
-from types import SimpleNamespace
 
-import numpy as np
-import tensorflow as tf
-import tensorflow_datasets as tfds
+from mixer.data.file_names import class_name_of, is_image, shown, some
+from mixer.data.splits import SPLITS, check_split_name, held_out
 
-from mixer.data.order import permute
-from mixer.errors import unknown_name
-
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-_LABEL_DIGITS = 8  # an example is its label in this many digits, followed by the bytes of the file
+LAYOUTS = "PATH/CLASS/*.jpg, PATH/CLASS.tar, PATH/train/CLASS/*.jpg or PATH/train/CLASS.tar"
 
 
-class FolderRecords:
-    """The images of one split as `Records`, in a fixed random order that mixes the classes."""
+@dataclasses.dataclass(frozen=True)
+class ClassFiles:
+    """The images of one class in one split."""
 
-    def __init__(self, root: pathlib.Path, split: str):
-        """Lists the images in ROOT/SPLIT/CLASS.
+    split: str
+    class_name: str  # in Unicode's composed form, whichever the file system stores
+    path: pathlib.Path  # a folder or a tar file
+    images: tuple[str, ...]  # names of files, sorted; none for a tar file
+    sizes: tuple[int, ...]  # of the images in bytes, 0 for one that is no file; of a tar file
 
-        Args:
-          root: the folder that holds the splits.
-          split: the name of a folder in it, or a slice such as `train[:90%]`.
+    @property
+    def is_tar(self) -> bool:
+        return not self.images
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFolder:
+    """What a folder of images holds: its classes, sorted by split and name, and what is unused."""
+
+    root: pathlib.Path
+    classes: list[ClassFiles]
+    unused: collections.Counter[str]  # suffix of a file, or what it is -> how many
+    note: str = ""  # how the images were split, if not by folders
+
+    @property
+    def splits(self) -> list[str]:
+        """The names of the splits, sorted."""
+        return sorted({files.split for files in self.classes})
+
+    def class_names(self) -> list[str]:
+        """Returns the one list of classes of all splits, sorted.
 
         Raises:
-          ValueError: the folder or the split does not exist, it has no images, or one of its
-            classes is not in the training split.
+          ValueError: a split has a class that the training split does not have.
         """
-        self.class_names = sorted(path.name for path in _split_folder(root, "train").iterdir())
-        instruction = tfds.core.ReadInstruction.from_spec(split)
-        name = split.partition("[")[0]
-        paths = _list_images(_split_folder(root, name), self.class_names)
-        size = len(paths)
-        shuffled = permute(np.arange(size), np.full(size, size), np.zeros(size, np.uint64))
-        (part,) = instruction.to_absolute({name: SimpleNamespace(num_examples=size)})
-        self._paths = [paths[index] for index in shuffled[part.from_ : part.to]]
-        if not self._paths:
-            raise ValueError(f"Expected at least one image in {split!r} of {root}; got none.")
-        labels = {class_name: label for label, class_name in enumerate(self.class_names)}
-        self._labels = [labels[path.parent.name] for path in self._paths]
-        self._root = root
+        trained = {files.class_name for files in self.classes if files.split.lower() == "train"}
+        names = trained or {files.class_name for files in self.classes}
+        for files in self.classes:
+            if files.class_name not in names:
+                raise ValueError(
+                    f"Expected only the classes of train, {some(sorted(names))}, in all of "
+                    f"{self.root}; got {files.class_name!r} in {files.path}. Move or rename it."
+                )
+        return sorted(names)
 
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def read(self, indices: np.ndarray) -> Sequence[bytes]:
-        return [
-            b"%0*d" % (_LABEL_DIGITS, self._labels[index]) + self._paths[index].read_bytes()
-            for index in indices.tolist()
-        ]
-
-    def locate(self, index: int) -> str:
-        return str(self._paths[index])
-
-    def num_bytes(self) -> int:
-        return sum(path.stat().st_size for path in self._paths)
-
-    def fingerprint(self) -> str:
-        """Returns a hash of the file names only, since reading millions of sizes takes minutes."""
-        names = "\n".join(str(path.relative_to(self._root)) for path in self._paths)
-        return hashlib.sha256(names.encode()).hexdigest()[:16]
+    def describe(self) -> str:
+        """Returns what is worth saying as one line of text: how it was split, what is unused."""
+        parts = [self.note] if self.note else []
+        if self.unused:
+            parts.append(f"not used: {_list_kinds(self.unused)}")
+        names = set(self.class_names())
+        for split in self.splits:
+            there = {files.class_name for files in self.classes if files.split == split}
+            if lacking := sorted(names - there):
+                parts.append(f"no image in {split} of {some(lacking)}")
+        return f"{self.root}: {'. '.join(parts)}." if parts else ""
 
 
-def parse(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Returns `image` (string `[n]`) and `labels` (int32 `[n, 1]`) of examples (string `[n]`)."""
-    labels = tf.strings.to_number(tf.strings.substr(examples, 0, _LABEL_DIGITS), tf.int32)
-    return {
-        "image": tf.strings.substr(examples, _LABEL_DIGITS, 2**31 - 1),
-        "labels": labels[:, None],
-    }
+def read_image_folder(root: pathlib.Path, *, hold_out: bool = True) -> ImageFolder:
+    """Lists the splits, classes and images of a folder; opens no image.
 
+    Without splits, a tenth of each class is the split test, unless `hold_out` is false.
 
-def _split_folder(root: pathlib.Path, name: str) -> pathlib.Path:
-    folder = root / name
-    if not folder.is_dir():
-        there = ", ".join(sorted(path.name for path in root.glob("*/"))) or "nothing"
+    Raises:
+      ValueError: there is no such folder, it has none of the layouts above, or the name of a class
+        or of a split cannot be used.
+      OSError: a folder in it cannot be read.
+    """
+    if not root.is_dir():
+        where = "" if root.is_absolute() else f" in {pathlib.Path.cwd()}, the current folder"
         raise ValueError(
-            f"Expected images in {folder}/CLASS/*.jpg|jpeg|png; there is no such folder ({root} "
-            f"holds: {there}). Name an existing split, or create the folder."
+            f"Expected images in {root}/train/CLASS/*.jpg or {root}/CLASS/*.jpg; there is no such "
+            f"folder{where}. A relative path, also one that a run has recorded, is that of the "
+            "current folder: start there, or give the full one (--config.dataset=folder:/..., of "
+            "scripts/evaluate.py --dataset=folder:/...)."
         )
-    return folder
+    unused: collections.Counter[str] = collections.Counter()
+    folders = [entry for entry in _listing(root) if _is_dir(entry)]
+    named = [e for e in folders if e.name.lower() in SPLITS and _holds_classes(e)]
+    if not named:
+        classes = _find_classes("train", root, root, unused)
+        if not hold_out or any(files.is_tar for files in classes):
+            return ImageFolder(root, classes, unused)
+        return _hold_out(root, classes, unused)
+    classes = []
+    for entry in _listing(root):
+        if not _is_dir(entry):
+            unused[_kind(entry)] += 1
+        elif entry.name.lower() in SPLITS:
+            classes += _find_classes(entry.name, pathlib.Path(entry.path), root, unused)
+        elif _holds_classes(entry):
+            check_split_name(entry.name, root)
+            classes += _find_classes(entry.name, pathlib.Path(entry.path), root, unused)
+        else:
+            _count_within(entry, f"{shown(entry.name)}, which is no split", unused)
+    return ImageFolder(root, sorted(classes, key=lambda c: (c.split, c.path.name)), unused)
 
 
-def _list_images(folder: pathlib.Path, class_names: list[str]) -> list[pathlib.Path]:
-    paths = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in _SUFFIXES)
-    for name in {path.parent.name for path in paths}.difference(class_names):
-        raise unknown_name(f"class folder in {folder}", name, class_names)
-    return paths
+def _list_kinds(unused: collections.Counter[str]) -> str:
+    return "; ".join(f"{count:,} {kind or 'no suffix'}" for kind, count in sorted(unused.items()))
+
+
+def _hold_out(
+    root: pathlib.Path, classes: list[ClassFiles], unused: collections.Counter[str]
+) -> ImageFolder:
+    """Moves a tenth of the images of each class to the split test."""
+    parts, count = [], {"test": 0, "train": 0}
+    for split in count:
+        for files in classes:
+            test = held_out(files.class_name, files.images)
+            kept = [i for i, name in enumerate(files.images) if (name in test) == (split == "test")]
+            if kept:
+                images = tuple(files.images[index] for index in kept)
+                sizes = tuple(files.sizes[index] for index in kept)
+                parts.append(ClassFiles(split, files.class_name, files.path, images, sizes))
+                count[split] += len(kept)
+    note = (
+        f"no folders train and test, so a fixed tenth of each class is test ({count['test']:,} "
+        f"images) and the rest train ({count['train']:,})"
+    )
+    return ImageFolder(root, parts, unused, note)
+
+
+def _find_classes(
+    split: str, folder: pathlib.Path, root: pathlib.Path, unused: collections.Counter[str]
+) -> list[ClassFiles]:
+    found: dict[str, ClassFiles] = {}
+    outside = []
+    for entry in _listing(folder):
+        files = None
+        if _is_dir(entry):
+            files = _find_images(split, entry, root, unused)
+        elif _is_tar(entry):
+            path = pathlib.Path(entry.path)
+            files = ClassFiles(split, class_name_of(path, path.stem), path, (), (_size(entry),))
+        elif is_image(entry.name):
+            outside.append(entry.path)
+        else:
+            unused[_kind(entry)] += 1
+        if files and files.class_name in found:
+            raise ValueError(
+                "Expected one place for each class; got "
+                f"{shown(str(files.path))} and {shown(str(found[files.class_name].path))}."
+            )
+        if files:
+            found[files.class_name] = files
+    if outside and not found:
+        raise ValueError(
+            f"Expected images in class folders; got {shown(outside[0])}. Expected: {LAYOUTS}."
+        )
+    if outside:
+        unused[f"in no class folder, such as {shown(outside[0])}"] += len(outside)
+    if not found:
+        raise ValueError(
+            f"Expected classes in {folder}; it holds none that has an image, but "
+            f"{_list_kinds(unused) or 'nothing else'}. Expected: {LAYOUTS}."
+        )
+    return list(found.values())
+
+
+def _find_images(
+    split: str,
+    folder: os.DirEntry[str],
+    root: pathlib.Path,
+    unused: collections.Counter[str],
+) -> ClassFiles | None:
+    images, deeper = [], 0
+    where = shown(str(pathlib.Path(folder.path).relative_to(root)))
+    for entry in _listing(folder.path):
+        if _is_dir(entry):
+            deeper += _count_within(entry, f"{where}/{shown(entry.name)}, too deep", unused)
+            last = entry.path
+        elif is_image(entry.name):
+            images.append(entry)
+        else:
+            unused[_kind(entry)] += 1
+    path = pathlib.Path(folder.path)
+    if images:
+        name = class_name_of(path, folder.name)
+        sizes = tuple(_size(entry) for entry in images)
+        return ClassFiles(split, name, path, tuple(entry.name for entry in images), sizes)
+    if deeper:
+        raise ValueError(
+            f"Expected images in the class folder {shown(folder.path)}; got the folder "
+            f"{shown(last)} in it. Expected: {LAYOUTS}."
+        )
+    unused[f"folder without images ({where})"] += 1
+    return None
+
+
+def _count_within(folder: os.DirEntry[str], where: str, unused: collections.Counter[str]) -> int:
+    """Counts the files of a folder in `unused`, and returns the number of images among them."""
+    images = deeper = 0
+    for entry in _listing(folder.path):
+        if entry.is_dir(follow_symlinks=False):
+            deeper += _count_within(entry, where, unused)
+        elif _is_dir(entry):  # may lead back here
+            unused["link to a folder"] += 1
+        elif is_image(entry.name):
+            images += 1
+        else:
+            unused[_kind(entry)] += 1
+    if images:
+        unused[f"in {where}"] += images
+    return images + deeper
+
+
+def _holds_classes(split: os.DirEntry[str]) -> bool:
+    """Returns whether there are tar files in a folder, or folders with images in them."""
+    for entry in _listing(split.path):
+        if _is_dir(entry):
+            with os.scandir(entry.path) as files:
+                if any(is_image(file.name) and not _is_dir(file) for file in files):
+                    return True
+        elif _is_tar(entry):
+            return True
+    return False
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size if entry.is_file() else 0
+    except OSError:  # reading it says why
+        return 0
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself
+            return False
+        raise
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    return pathlib.Path(shown(entry.name)).suffix
+
+
+def _listing(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(shown, key=lambda entry: entry.name)
+
+
+def _is_tar(entry: os.DirEntry[str]) -> bool:
+    return entry.name.endswith(".tar") and not _is_dir(entry)

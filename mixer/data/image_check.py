@@ -3,24 +3,39 @@
 A header in a file of a few kilobytes can claim any size, and decoders allocate that size first.
 """
 
+import errno
+import os
+import pathlib
+import stat
+
 import tensorflow as tf
 
-MAX_PIXELS = 100_000_000  # 300 MB decoded
+from mixer.data.rare_formats import MAX_PIXELS, decode_rare
+
 MAX_BYTES = 2**28  # encoded
 
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"  # the last chunk: type and checksum, no data
-_HEADER_SIZE = 32
+# The machine's limits, or a server that is away: no fault of the file.
+_NOT_OF_THE_FILE = {
+    getattr(errno, name) for name in ("EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ETIMEDOUT")
+}
+
+
+def is_png(encoded: tf.Tensor) -> tf.Tensor:
+    """Returns whether an encoded image begins as a PNG, bool `[]`."""
+    return tf.equal(tf.strings.substr(encoded, 0, len(_PNG)), _PNG)
 
 
 def check_size(encoded: tf.Tensor) -> tf.Operation | None:
-    """Returns an op that fails if the header of an image claims more than `MAX_PIXELS`.
+    """Returns an op that fails if the header of a JPEG or PNG claims more than `MAX_PIXELS`.
 
     Decoding must depend on it. In eager mode, returns None or raises InvalidArgumentError at once.
     """
     shape = tf.cond(
         tf.io.is_jpeg(encoded),
         lambda: tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.int64),
-        lambda: _claimed_shape(encoded),
+        lambda: _png_shape(encoded),
     )
     return check_pixels(shape)
 
@@ -39,22 +54,48 @@ def size_problem(num_bytes: int) -> str:
     return "" if num_bytes <= MAX_BYTES else f"has {num_bytes:,} bytes: too many for an image"
 
 
-def image_problem(content: bytes, check: str = "decode") -> str:
-    """Returns what is wrong with a JPEG or PNG, to follow its name; "" if nothing is.
+def read_image(path: str | pathlib.Path) -> tuple[bytes, str]:
+    """Returns the bytes of an image file, and what is wrong with it, to follow its name, or "".
 
-    "decode" reads all of it, "header" only its header and end marker.
+    Only a regular file of at most `MAX_BYTES` is opened.
+
+    Raises:
+      OSError: the machine is at a limit, such as that of open files.
     """
-    if content.startswith(b"\xff\xd8\xff"):
-        kind, is_whole = "JPEG", _is_whole_jpeg
-    elif content.startswith(b"\x89PNG\r\n\x1a\n"):
-        kind, is_whole = "PNG", _is_whole_png
-    else:
-        begin = f"is neither JPEG nor PNG: it begins with {content[:8]!r}"
-        return begin if content else "is empty"
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            return b"", "is a folder, a pipe or a device, not a file"
+        if problem := size_problem(status.st_size):
+            return b"", problem
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        if error.errno in _NOT_OF_THE_FILE:
+            raise
+        return b"", f"cannot be read: {error.strerror}"
+    return content, "" if content else "is empty"
+
+
+def image_problem(content: bytes, check: str = "decode") -> str:
+    """Returns what is wrong with an image, to follow its name; "" if nothing is.
+
+    "decode" reads all of it, "header" of a JPEG or PNG only its header and end marker.
+    """
     if problem := size_problem(len(content)):
         return problem
+    is_jpeg = content.startswith(_JPEG)
+    if not is_jpeg and not content.startswith(_PNG):
+        try:
+            decode_rare(content)
+        except ValueError as error:
+            return str(error)
+        return ""
+    kind, is_whole = ("JPEG", _is_whole_jpeg) if is_jpeg else ("PNG", _is_whole_png)
     try:
-        height, width = _shape(kind, content)
+        encoded = tf.constant(content)
+        shape = tf.io.extract_jpeg_shape(encoded)[:2] if is_jpeg else _png_shape(encoded)
+        height, width = shape.numpy().tolist()
         if height * width > MAX_PIXELS:
             return f"claims {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}"
         return "" if is_whole(content, check) else f"is a {kind} without its end: cut short"
@@ -62,33 +103,11 @@ def image_problem(content: bytes, check: str = "decode") -> str:
         return f"is a {kind} that cannot be decoded: broken or cut short"
 
 
-def _shape(kind: str, content: bytes) -> list[int]:
-    encoded = tf.constant(content)
-    shape = tf.io.extract_jpeg_shape(encoded)[:2] if kind == "JPEG" else _claimed_shape(encoded)
-    return shape.numpy().tolist()
-
-
-def _claimed_shape(encoded: tf.Tensor) -> tf.Tensor:
-    """Returns height and width (int64 `[2]`) of a PNG, GIF or BMP; zeros for anything else."""
-    padding = tf.constant(bytes(_HEADER_SIZE))
-    header = tf.strings.join([tf.strings.substr(encoded, 0, _HEADER_SIZE), padding])
-
-    def numbers(begin: int, kind: tf.DType, little_endian: bool) -> tf.Tensor:
-        field = tf.strings.substr(header, begin, 2 * kind.size)
-        return tf.abs(tf.cast(tf.io.decode_raw(field, kind, little_endian=little_endian), tf.int64))
-
-    def is_kind(magic: bytes) -> tf.Tensor:
-        return tf.equal(tf.strings.substr(header, 0, len(magic)), magic)
-
-    width_and_height = tf.zeros(2, tf.int64)
-    for magic, begin, kind, little_endian in (
-        (b"\x89PNG\r\n\x1a\n", 16, tf.int32, False),
-        (b"GIF8", 6, tf.uint16, True),
-        (b"BM", 18, tf.int32, True),  # a negative height means top-down rows
-    ):
-        claimed = numbers(begin, kind, little_endian)
-        width_and_height = tf.where(is_kind(magic), claimed, width_and_height)
-    return width_and_height[::-1]
+def _png_shape(encoded: tf.Tensor) -> tf.Tensor:
+    """Returns the height and width (int64 `[2]`) that a PNG claims."""
+    header = tf.strings.join([tf.strings.substr(encoded, 0, 24), tf.constant(bytes(24))])
+    sizes = tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.int32, little_endian=False)
+    return tf.abs(tf.cast(sizes, tf.int64))[::-1]
 
 
 def _is_whole_jpeg(content: bytes, check: str) -> bool:

@@ -135,6 +135,8 @@ class EvalInput:
 
     `rows` (int64 `[n]`) are the rows of each global batch of `batch_size` that this process feeds.
     `prefetch` batches are prepared ahead. `cache` keeps all pixels in memory after the first pass.
+    With `on_damage`, damaged examples are left out, and it is called with a line of text whenever
+    they are: a score must not change unsaid.
     """
 
     def __init__(
@@ -146,13 +148,19 @@ class EvalInput:
         rows: np.ndarray,
         prefetch: int,
         cache: bool,
+        on_damage: Callable[[str], None] | None = None,
     ):
         num_examples = len(dataset.records)
+        self._left_out: dict[int, int] = {}  # damaged example -> a sound one that takes its row
 
         def read(batch: int) -> tuple[np.ndarray, np.ndarray]:
             indices = batch * batch_size + rows
-            examples = dataset.records.read(np.minimum(indices, num_examples - 1))
-            return np.array(examples, object), indices < num_examples
+            sound = [
+                self._left_out.get(i, i) for i in np.minimum(indices, num_examples - 1).tolist()
+            ]
+            examples = dataset.records.read(np.array(sound))
+            is_counted = [i < num_examples and i not in self._left_out for i in indices.tolist()]
+            return np.array(examples, object), np.array(is_counted)
 
         @_no_autograph
         def load(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -165,13 +173,18 @@ class EvalInput:
         def prepare(image: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"images": preprocess(image), "labels": labels}
 
-        batches = tf.data.Dataset.range(-(-num_examples // batch_size)).map(load).unbatch()
-        batches = batches.map(prepare, tf.data.AUTOTUNE, deterministic=True)
-        batches = batches.batch(len(rows), drop_remainder=True)
-        batches = batches.cache() if cache else batches
-        self._prepared = batches.prefetch(prefetch)
+        def make() -> tf.data.Dataset:
+            batches = tf.data.Dataset.range(-(-num_examples // batch_size)).map(load).unbatch()
+            batches = batches.map(prepare, tf.data.AUTOTUNE, deterministic=True)
+            batches = batches.batch(len(rows), drop_remainder=True)
+            return (batches.cache() if cache else batches).prefetch(prefetch)
+
+        self._make = make
+        self._prepared = make()
         self._damage = lambda index: _damage(dataset, index, preprocess)
         self._indices = lambda batch: np.minimum(batch * batch_size + rows, num_examples - 1)
+        self._num_examples = num_examples
+        self._on_damage = on_damage
 
     def one_pass(self) -> Iterator[HostBatch]:
         """Yields this process's rows of each batch: every example of the split exactly once.
@@ -180,22 +193,46 @@ class EvalInput:
         and the label -1, which evaluations do not count.
 
         Raises:
-          DamagedExample: an example is damaged; evaluations skip nothing.
+          DamagedExample: an example is damaged, and there is no `on_damage`.
         """
         return _closed_at_exit(self._batches())
 
     def _batches(self) -> Generator[HostBatch, None, None]:
         errors = (tf.errors.OpError, DamagedExample)  # as in TrainInput
         done = 0
-        try:
-            for batch in self._prepared.as_numpy_iterator():
-                yield batch
-                done += 1
-        except errors as error:
-            for index in self._indices(done):
-                if damage := self._damage(int(index)):
-                    raise DamagedExample(damage) from error
-            raise
+        if self._left_out and self._on_damage:
+            self._on_damage(f"{len(self._left_out):,} damaged examples are left out, as before.")
+        while True:
+            try:
+                for batch in self._prepared.skip(done).as_numpy_iterator():
+                    yield batch
+                    done += 1
+                return
+            except errors as error:
+                found = self._leave_out(done)
+                if not found:
+                    raise
+                if self._on_damage is None:
+                    raise DamagedExample("; ".join(found)) from error
+                self._prepared = self._make()  # an interrupted cache would pass for complete
+                for damage in found:
+                    self._on_damage(f"Left out of the evaluation: {damage}")
+
+    def _leave_out(self, batch: int) -> list[str]:
+        """Gives the rows of damaged examples of a batch to sound ones; returns what is wrong."""
+        found = []
+        for index in dict.fromkeys(self._indices(batch).tolist()):
+            if index in self._left_out or not (damage := self._damage(index)):
+                continue
+            found.append(damage)
+            for step in range(1, min(_MAX_REPLACEMENTS, self._num_examples)):
+                sound = (index + step) % self._num_examples
+                if self._damage(sound) is None:
+                    break
+            else:
+                raise DamagedExample(f"{_MAX_REPLACEMENTS} damaged in a row; last: {damage}")
+            self._left_out[index] = sound
+        return found
 
 
 def _closed_at_exit(batches: Generator[HostBatch, None, None]) -> Iterator[HostBatch]:
@@ -217,6 +254,8 @@ def _damage(
     try:
         (example,) = dataset.records.read(np.array([index]))
         preprocess(dataset.parse(tf.constant([example]))["image"][0], *seed)
+    except OSError:
+        raise  # the machine's fault, not that of the example
     except Exception as error:  # whatever the reader or the decoder raises
         reason = str(error).split("\n")[0]
         return f"damaged example {index} ({dataset.records.locate(index)}): {reason}"

@@ -1,19 +1,22 @@
 """Turns encoded images into uint8 pixels in TensorFlow; each function is deterministic in its seed.
 
-Images are `[height, width, 3]`; grey values are repeated over the channels. JPEGs are decoded with
-the fast integer transform, as in the public training code of the paper's authors.
+Images are `[height, width, 3]`; grey values are repeated over the channels, and transparency is
+dropped. JPEGs are decoded with the fast integer transform, as in the public training code of the
+paper's authors.
 """
 
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from mixer.data.image_check import check_pixels, check_size
+from mixer.data.image_check import check_pixels, check_size, is_png
 from mixer.data.randaugment import randaugment
+from mixer.data.rare_formats import decode_rare
 from mixer.errors import unknown_name
 
 _ASPECT_RATIOS = (3 / 4, 4 / 3)
 _DCT = "INTEGER_FAST"
+_MAX_ASPECT = 8  # of longer images a part is resized: all of 1 x 65,000 pixels would take 51 GB
 
 TrainCrop = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 TrainPreprocess = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -158,7 +161,10 @@ def random_crop(size: int, *, resize: int) -> TrainCrop:
         )
 
     def crop(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        image = _decode(encoded)
+        position = tf.random.stateless_uniform(
+            [], tf.random.experimental.stateless_fold_in(seed, 1)
+        )
+        image = _limit_aspect(_decode(encoded), position)
         target = _shorter_side_to(resize, image)
         image = tf.image.resize(image, target, tf.image.ResizeMethod.BILINEAR, antialias=True)
         image = tf.cast(tf.round(image), tf.uint8)
@@ -174,12 +180,30 @@ def resize_crop(image: tf.Tensor, resize: int) -> tf.Tensor:
 
 def resmall_crop(image: tf.Tensor, resize: int) -> tf.Tensor:
     """Returns the image as float32, its shorter side resized to `resize`, aspect ratio kept."""
+    image = _limit_aspect(image, 0.5)
     return tf.image.resize(image, _shorter_side_to(resize, image), tf.image.ResizeMethod.AREA)
 
 
 def _decode(encoded: tf.Tensor) -> tf.Tensor:
-    with tf.control_dependencies([check_size(encoded)]):
-        return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    def decode_usual() -> tf.Tensor:
+        with tf.control_dependencies([check_size(encoded)]):
+            return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+
+    image = tf.cond(
+        tf.io.is_jpeg(encoded) | is_png(encoded),
+        decode_usual,
+        # numpy_function would drop zeros at the end of the bytes.
+        lambda: tf.py_function(lambda tensor: decode_rare(tensor.numpy()), [encoded], tf.uint8),
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def _limit_aspect(image: tf.Tensor, position: float | tf.Tensor) -> tf.Tensor:
+    """Returns the image, or the part at `position` in [0, 1] of one that is too long."""
+    shape = tf.shape(image)[:2]
+    extent = tf.minimum(shape, _MAX_ASPECT * tf.reduce_min(shape))
+    top, left = tf.unstack(tf.cast(position * tf.cast(shape - extent, tf.float32), tf.int32))
+    return image[top : top + extent[0], left : left + extent[1]]
 
 
 def _shorter_side_to(resize: int, image: tf.Tensor) -> tf.Tensor:

@@ -7,19 +7,14 @@ stronger than 10. RandAugment in other libraries is a different distribution.
 """
 
 import functools
-import math
 from collections.abc import Callable
-from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
+from mixer.data.moves import GREY, MOVES, move
 from mixer.errors import unknown_name
 
-Size: TypeAlias = int | tf.Tensor
-Affine: TypeAlias = tuple[float | tf.Tensor, ...]  # six numbers; see _move
-
-_GREY = np.uint8(128)  # fills cut-out areas, and areas that a move leaves empty
 _LUMA = np.array([[0.2989], [0.587], [0.114]], np.float32)  # TensorFlow's weights of R, G and B
 
 
@@ -96,15 +91,25 @@ def _brightness(image: tf.Tensor, factor: float) -> tf.Tensor:
 
 def _sharpness(image: tf.Tensor, factor: float) -> tf.Tensor:
     """Returns the image moved away from a smoothed copy by `factor`; its border is unchanged."""
-    smooth = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / np.float32(13)
-    kernel = np.repeat(smooth[:, :, None, None], 3, axis=2)
     values = tf.cast(image, tf.float32)
-    # Quirk: where the exact smoothed value is an integer, the result is that integer or one less,
-    # depending on whether TensorFlow's kernel for this processor uses fused multiply-adds.
-    smoothed = tf.nn.depthwise_conv2d(values[None], kernel, (1, 1, 1, 1), "VALID")[0]
-    inside = _blend(tf.floor(smoothed), values[1:-1, 1:-1], factor)
+    inside = _blend(tf.floor(_smoothed(image)), values[1:-1, 1:-1], factor)
     inside = tf.concat([image[1:-1, :1], inside, image[1:-1, -1:]], axis=1)
     return tf.concat([image[:1], inside, image[-1:]], axis=0)
+
+
+def _smoothed(image: tf.Tensor) -> tf.Tensor:
+    """Returns the means of 3 x 3 pixels with a weight of 5 for the middle, without the border."""
+    # Quirk: where the mean is an integer, the result is that or just below, by the rounding of
+    # fused multiply-adds. Only some processors have these, but a product of 8 and 24 bits is exact
+    # in float64, so that each sum rounds to the same float32.
+    rows = _rows(tf.cast(image, tf.float64))
+    middle, around = (rows * np.float64(np.float32(n) / np.float32(13)) for n in (5, 1))
+    height, width = tf.shape(image)[0] - 2, 3 * (tf.shape(image)[1] - 2)
+    total = tf.zeros((), tf.float32)
+    for row, column in np.ndindex(3, 3):
+        part = (middle if row == column == 1 else around)[row:, 3 * column :][:height, :width]
+        total = tf.cast(tf.cast(total, tf.float64) + part, tf.float32)
+    return tf.reshape(total, (height, -1, 3))
 
 
 def _blend(degenerate: tf.Tensor, values: tf.Tensor, factor: float) -> tf.Tensor:
@@ -118,53 +123,12 @@ def _rows(image: tf.Tensor) -> tf.Tensor:
     return tf.reshape(image, (tf.shape(image)[0], -1))
 
 
-def _rotation(degrees: float, height: Size, width: Size) -> Affine:
-    """Returns the map that rotates an image counter-clockwise around its centre."""
-    angle = tf.constant(degrees) * (math.pi / 180)
-    cos, sin = tf.cos(angle), tf.sin(angle)
-    right, bottom = tf.cast(width - 1, tf.float32), tf.cast(height - 1, tf.float32)
-    x = (right - (cos * right - sin * bottom)) / 2
-    y = (bottom - (sin * right + cos * bottom)) / 2
-    return cos, -sin, x, sin, cos, y
-
-
-def _move(image: tf.Tensor, affine: Callable[[Size, Size], Affine]) -> tf.Tensor:
-    """Returns the image under an affine map: nearest pixels, grey outside the image.
-
-    With `(a, b, c, d, e, f) = affine(height, width)`, the output at (x, y) is the input at
-    (a x + b y + c, d x + e y + f).
-    """
-    if not image.shape.is_fully_defined():
-        height, width, _ = tf.unstack(tf.shape(image))
-        return _read(image, affine(height, width), fill=_GREY)
-    height, width, _ = image.shape
-    # The map depends only on the size. Move the pixel numbers once, while tracing, and only look up
-    # pixels afterwards, in a fifth of the time.
-    with tf.init_scope():
-        numbers = tf.reshape(tf.range(1, height * width + 1), (height, width, 1))
-        sources = _read(numbers, affine(height, width), fill=0)  # [height, width, 1]
-    pixels = tf.concat([tf.fill((1, 3), _GREY), tf.reshape(image, (-1, 3))], axis=0)
-    return tf.gather_nd(pixels, sources)
-
-
-def _read(image: tf.Tensor, affine: Affine, *, fill: int | np.uint8) -> tf.Tensor:
-    """Returns the image, of any type and number of channels, mapped by TensorFlow's own kernel."""
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=image[None],
-        transforms=tf.stack([*affine, 0.0, 0.0])[None],
-        output_shape=tf.shape(image)[:2],
-        fill_value=float(fill),
-        interpolation="NEAREST",
-        fill_mode="CONSTANT",
-    )[0]
-
-
 def _cutout(image: tf.Tensor, pad: int, center: tuple[int, int] | tf.Tensor) -> tf.Tensor:
     """Returns the image with grey over up to `pad` pixels on each side of the centre."""
     row_column = tf.cast(center, tf.int32)
     top, left = tf.unstack(tf.maximum(row_column - pad, 0))
     bottom, right = tf.unstack(tf.minimum(row_column + pad, tf.shape(image)[:2]))
-    hole = tf.fill((bottom - top, right - left, 3), _GREY)
+    hole = tf.fill((bottom - top, right - left, 3), GREY)
     band = tf.concat([image[top:bottom, :left], hole, image[top:bottom, right:]], axis=1)
     return tf.concat([image[:top], band, image[bottom:]], axis=0)
 
@@ -182,14 +146,7 @@ _VALUE_OPS: dict[str, Callable[[tf.Tensor, float], tf.Tensor]] = {
     "Brightness": lambda image, level: _brightness(image, level * 1.8 + 0.1),
     "Sharpness": lambda image, level: _sharpness(image, level * 1.8 + 0.1),
 }
-_MOVES: dict[str, Callable[[float, Size, Size], Affine]] = {
-    "Rotate": lambda level, height, width: _rotation(level * 30, height, width),
-    "ShearX": lambda level, height, width: (1.0, level * 0.3, 0.0, 0.0, 1.0, 0.0),
-    "ShearY": lambda level, height, width: (1.0, 0.0, 0.0, level * 0.3, 1.0, 0.0),
-    "TranslateX": lambda level, height, width: (1.0, 0.0, level * 100, 0.0, 1.0, 0.0),
-    "TranslateY": lambda level, height, width: (1.0, 0.0, 0.0, 0.0, 1.0, level * 100),
-}
-OPS = (*_VALUE_OPS, "Cutout", *_MOVES)  # _random_op relies on the moves being last
+OPS = (*_VALUE_OPS, "Cutout", *MOVES)  # _random_op relies on the moves being last
 
 
 def apply_op(
@@ -219,8 +176,8 @@ def apply_op(
     level = magnitude / 10
     if name in _VALUE_OPS:
         output = _VALUE_OPS[name](image, level)
-    elif name in _MOVES:
-        output = _move(image, functools.partial(_MOVES[name], -level if negate else level))
+    elif name in MOVES:
+        output = move(image, functools.partial(MOVES[name], -level if negate else level))
     elif cutout_center is None:
         raise ValueError("Expected cutout_center=(row, column) for Cutout; got None.")
     else:
@@ -262,7 +219,7 @@ def _random_op(image: tf.Tensor, magnitude: float, draws: tf.Tensor) -> tf.Tenso
         return lambda: apply_op(image, name, magnitude, negate, center)
 
     # A move and its opposite are separate branches, so that each map is constant while tracing.
-    branches = [branch(name, False) for name in OPS] + [branch(name, True) for name in _MOVES]
+    branches = [branch(name, False) for name in OPS] + [branch(name, True) for name in MOVES]
     op = tf.cast(draws[0] * len(OPS), tf.int32)
-    opposite = (op >= len(OPS) - len(_MOVES)) & (draws[1] >= 0.5)
-    return tf.switch_case(op + tf.cast(opposite, tf.int32) * len(_MOVES), branches)
+    opposite = (op >= len(OPS) - len(MOVES)) & (draws[1] >= 0.5)
+    return tf.switch_case(op + tf.cast(opposite, tf.int32) * len(MOVES), branches)

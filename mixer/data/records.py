@@ -1,9 +1,10 @@
 """Random access to the examples of a split: indices in, encoded examples out.
 
 A split is a `Records`, whatever its files: ArrayRecord here, TFRecord in `tfrecords.py`, folders of
-images in `folder.py`. `RandomSubset` and `CachedRecords` wrap any of these.
+images in `folder_records.py`. `RandomSubset` and `CachedRecords` wrap any of these.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -154,7 +155,11 @@ class RandomSubset:
 
 
 class CachedRecords:
-    """Examples held in memory, encoded as on disk; only those at `indices` (int64 `[n]`)."""
+    """Examples of which those at `indices` (int64 `[n]`) are held in memory, encoded as on disk.
+
+    The others are read from disk: those that cannot be read, so that it is said when they are used,
+    and what replaces a damaged example.
+    """
 
     def __init__(self, records: Records, indices: np.ndarray, report: Callable[[str], None]):
         """Passes a line of text to `report`, then reads the examples.
@@ -174,7 +179,12 @@ class CachedRecords:
         self._records = records
         self._cached: dict[int, bytes] = {}
         for part in np.array_split(indices, max(1, len(indices) // 1024)):
-            self._cached |= zip(part.tolist(), records.read(part), strict=True)
+            try:
+                self._cached |= zip(part.tolist(), records.read(part), strict=True)
+            except Exception:  # whatever the reader raises for a damaged example
+                for index in part.tolist():
+                    with contextlib.suppress(Exception):
+                        (self._cached[index],) = records.read(np.array([index]))
         self.locate = records.locate
         self.num_bytes = records.num_bytes
         self.fingerprint = records.fingerprint
@@ -183,4 +193,9 @@ class CachedRecords:
         return len(self._records)
 
     def read(self, indices: np.ndarray) -> Sequence[bytes]:
-        return [self._cached[index] for index in indices.tolist()]
+        return [
+            self._cached[index]
+            if index in self._cached
+            else self._records.read(indices[i : i + 1])[0]
+            for i, index in enumerate(indices.tolist())
+        ]

@@ -1,9 +1,11 @@
-"""Human-readable class names for a model's labels."""
+"""Names of classes: for people to read, and to match a model's labels with a dataset's."""
 
-import collections
-import importlib.resources
+import pathlib
+import unicodedata
 from collections.abc import Sequence
 
+from mixer.data.imagenet import imagenet_class_names
+from mixer.weights.architecture import first_names
 from mixer.weights.load import LoadedModel
 
 
@@ -15,12 +17,15 @@ def find_class_names(loaded: LoadedModel, file: str | None = None) -> Sequence[s
     IDs, which TFDS uses as ImageNet's class names, are replaced by words.
 
     Raises:
-      ValueError: the file is not UTF-8 text, or has the wrong number of names.
+      ValueError: the file is not UTF-8 text, has the wrong number of names, or has those of the
+        weights in another order.
       OSError: the file cannot be read.
     """
     num_classes = loaded.model.num_classes
     if file is not None:
-        return _read_class_names(file, num_classes)
+        names = read_class_names(file, num_classes)
+        _check_order(names, loaded, file)
+        return names
     if loaded.class_names is not None:
         in_words = imagenet_class_names()
         return [in_words.get(name, name) for name in loaded.class_names]
@@ -29,33 +34,102 @@ def find_class_names(loaded: LoadedModel, file: str | None = None) -> Sequence[s
     return [f"class {label}" for label in range(num_classes)]
 
 
-def imagenet_class_names() -> dict[str, str]:
-    """Maps WordNet IDs to the first name of each of ImageNet's 1,000 classes, in label order.
+def read_class_names(file: str, num_classes: int) -> list[str]:
+    """Returns the lines of a UTF-8 file that are not empty, stripped: one class name per line.
 
-    Names shared by two classes have the ID appended.
+    Raises:
+      ValueError: the file is not UTF-8 text, or has another number of names.
+      OSError: the file cannot be read.
     """
-    text = (
-        importlib.resources.files("mixer.data").joinpath("imagenet_classes.txt").read_text("utf-8")
-    )
-    rows = [line.split("\t") for line in text.splitlines() if not line.startswith("#")]
-    first = {wordnet_id: names.partition(",")[0] for wordnet_id, names in rows}
-    count = collections.Counter(first.values())
-    return {
-        wordnet_id: name if count[name] == 1 else f"{name} ({wordnet_id})"
-        for wordnet_id, name in first.items()
-    }
-
-
-def _read_class_names(file: str, num_classes: int) -> list[str]:
-    from mixer.data.prepare import read_class_names  # imports TensorFlow
-
     try:
-        names = read_class_names(file)
+        text = pathlib.Path(file).read_text(encoding="utf-8-sig")  # also without a mark
     except UnicodeDecodeError as error:
-        raise ValueError(f"Expected {file} to be UTF-8 text; got {error}. Re-save it.") from error
+        raise ValueError(
+            f"Expected {file} to be UTF-8 text; got {error}. Save it as UTF-8, as with: "
+            f"iconv -f latin1 -t utf-8 {file}"
+        ) from error
+    names = [line.strip() for line in text.split("\n") if line.strip()]
     if len(names) != num_classes:
         raise ValueError(
             f"Expected {num_classes:,} class names, one per line in label order, to match the "
             f"weights; got {len(names):,} in {file}. Correct the file."
         )
     return names
+
+
+def match_classes(
+    own: Sequence[str] | None, num_classes: int, names: Sequence[str], dataset: str
+) -> tuple[list[int] | None, str]:
+    """Returns which logit belongs to each class of a dataset, and in words how they were matched.
+
+    Names decide where both sides have them. None stands for all logits in their order, "" for what
+    needs no words: the same names. Unicode's ways to write an accent are one, and so are a WordNet
+    ID and its words.
+
+    Args:
+      own: the names of the weights' classes in label order; None: not recorded.
+      num_classes: of the weights.
+      names: of the dataset's classes in label order.
+      dataset: its name, for errors.
+
+    Raises:
+      ValueError: the weights have other classes than the dataset, or another number of them.
+    """
+    if own is not None and list(own) == list(names):
+        return None, ""
+    columns = {} if own is None else {name: label for label, name in enumerate(map(canonical, own))}
+    wanted = [canonical(name) for name in names]
+    missing = [name for name, key in zip(names, wanted, strict=True) if key not in columns]
+    if own is not None and not missing:
+        _check_distinct(own, names, dataset)
+        found = [columns[key] for key in wanted]
+        if found == list(range(num_classes)):
+            return None, ""
+        part = f"{len(names):,} of the weights' {num_classes:,} classes"
+        return found, f"Labels are matched by name: {part}."
+    if own is None or _is_numbered(own) or _is_numbered(names):
+        if num_classes != len(names):
+            raise ValueError(
+                f"Expected weights with a head for the {len(names):,} classes of {dataset}; got "
+                f"{num_classes:,} classes. Fine-tune on {dataset} first, or evaluate the features "
+                "with a linear probe: --few_shot=1,5,10,25."
+            )
+        side = "weights" if own is None or _is_numbered(own) else "dataset"
+        return None, f"The {side} have no class names: labels are compared by position."
+    raise ValueError(
+        f"Expected weights with the classes of {dataset}; {len(missing):,} of its {len(names):,} "
+        f"are not among theirs.\n  dataset: {first_names(list(names))}\n  weights: "
+        f"{first_names(list(own))}\n  missing: {first_names(missing)}\nFine-tune on {dataset} "
+        "first, or evaluate the features: --few_shot=1,5,10,25. If the weights' classes have other "
+        "names here, list them in label order: --class_names=FILE."
+    )
+
+
+def canonical(name: str) -> str:
+    """Returns what equal names have in common: composed accents, words for a WordNet ID."""
+    return imagenet_class_names().get(name) or unicodedata.normalize("NFC", name)
+
+
+def _is_numbered(names: Sequence[str]) -> bool:
+    """True if the names are 0, 1, ..., as TFDS writes labels that have no names."""
+    return list(names) == [str(label) for label in range(len(names))]
+
+
+def _check_distinct(own: Sequence[str], names: Sequence[str], dataset: str) -> None:
+    for which, some in (("the weights", own), (dataset, names)):
+        if len(set(map(canonical, some))) != len(some):
+            raise ValueError(
+                f"Expected classes of {which} with distinct names; got some that differ only in "
+                "how Unicode writes them. Rename one of them."
+            )
+
+
+def _check_order(names: Sequence[str], loaded: LoadedModel, file: str) -> None:
+    own = loaded.class_names or ()
+    pairs = zip(map(canonical, names), map(canonical, own), strict=bool(own))
+    moved = [f"{name} for {other}" for name, other in pairs if name != other]
+    if own and moved and {canonical(name) for name in names} == {canonical(name) for name in own}:
+        raise ValueError(
+            f"Expected the class names in {file} in the order of the weights' labels; got the "
+            f"weights' own names in another order: {first_names(moved)}. Leave out --class_names."
+        )

@@ -6,7 +6,8 @@ covers ImageNet ReaL, and the padding of the last batch needs no separate mask.
 """
 
 import collections
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -25,11 +26,18 @@ EvalStep = Callable[[Any, DeviceBatch], Sums]
 _BATCHES_IN_FLIGHT = 2
 
 
-def make_eval_step(model: nn.Module, loss: Loss, num_classes: int) -> EvalStep:
-    """Returns (params, batch) -> sums over labelled examples: `correct`, `loss` (nats), `count`."""
+def make_eval_step(
+    model: nn.Module, loss: Loss, num_classes: int, logits_of: Sequence[int] | None = None
+) -> EvalStep:
+    """Returns (params, batch) -> sums over labelled examples: `correct`, `loss` (nats), `count`.
+
+    `logits_of` is the model's logit for each of the `num_classes` labels; None: in their order.
+    """
 
     def eval_step(params: Any, batch: DeviceBatch) -> Sums:
         logits: Any = model.apply({"params": params}, normalize_images(batch["images"]))
+        if logits_of is not None:
+            logits = logits[:, jnp.asarray(logits_of)]
         targets = multi_hot(batch["labels"], num_classes)
         counted = jnp.max(targets, axis=-1) > 0  # [B]
         predicted = jnp.argmax(logits, axis=-1)
@@ -43,9 +51,16 @@ def make_eval_step(model: nn.Module, loss: Loss, num_classes: int) -> EvalStep:
     return eval_step
 
 
-def jit_eval_step(model: nn.Module, loss: Loss, num_classes: int, mesh: Mesh) -> EvalStep:
+def jit_eval_step(
+    model: nn.Module,
+    loss: Loss,
+    num_classes: int,
+    mesh: Mesh,
+    logits_of: Sequence[int] | None = None,
+) -> EvalStep:
     """Returns the jitted step of `make_eval_step`, with the sums replicated over `mesh`."""
-    return jax.jit(make_eval_step(model, loss, num_classes), out_shardings=replicated(mesh))
+    step = make_eval_step(model, loss, num_classes, logits_of)
+    return jax.jit(step, out_shardings=replicated(mesh))
 
 
 def evaluate(
@@ -60,6 +75,7 @@ def evaluate(
 
     Raises:
       ValueError: no example has a label.
+      FloatingPointError: a logit is not finite.
     """
     correct, loss, count = 0, 0.0, 0
     for sums in _fetched(eval_step(params, to_global(batch, sharding)) for batch in batches):
@@ -68,7 +84,17 @@ def evaluate(
         count += int(sums["count"])
     if not count:
         raise ValueError("Expected labelled examples; the split has none. Use another split.")
+    check_outputs("logits", math.isfinite(loss))  # a logit that is not finite makes it NaN or inf
     return {"top1": correct / count, "loss": loss / count, "count": count}
+
+
+def check_outputs(what: str, is_finite: bool) -> None:
+    """Raises FloatingPointError, naming the outputs, unless they are finite."""
+    if not is_finite:
+        raise FloatingPointError(
+            f"Expected finite {what}; got NaN or infinity. The weights are damaged, or their "
+            "training diverged. Use others."
+        )
 
 
 def _fetched(results: Iterable[Sums]) -> Iterator[Sums]:

@@ -1,6 +1,7 @@
 """Evaluates weights on a dataset: top-1 of their head, or of a few-shot probe of their features."""
 
 import dataclasses
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,9 @@ import rich.progress
 from jax.sharding import Mesh
 
 from mixer.evaluation import few_shot
+from mixer.evaluation.class_names import match_classes
 from mixer.evaluation.classification import evaluate, jit_eval_step
+from mixer.evaluation.head import check_head
 from mixer.losses import softmax_cross_entropy
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows, replicated
 from mixer.weights.eval_recipe import PAPER
@@ -30,6 +33,7 @@ class Images:
     crops: Sequence[str]  # see `make_eval_preprocess`; each gives a separate result
     resize: int  # side before the crop, pixels
     batch_size: int  # over all devices
+    label_key: str = ""  # see `open_dataset`
 
 
 def images_for(
@@ -38,30 +42,35 @@ def images_for(
     dataset: str | None = None,
     split: str | None = None,
     data_dir: str | None = None,
-    crops: Sequence[str] = (),
+    label_key: str | None = None,
+    crops: Sequence[str] | None = None,
     resize: int | None = None,
     batch_size: int,
 ) -> Images:
     """Returns the images to evaluate on, with defaults from the weights' own recipe.
 
-    The recipe's split and data folder belong to its dataset, so for another dataset the paper's
-    defaults apply instead.
+    The recipe's split, data folder and label belong to its dataset, so for another dataset the
+    paper's defaults apply instead.
 
     Raises:
-      ValueError: neither the weights nor the caller name a dataset.
+      ValueError: neither the weights nor the caller name a dataset, or the split is empty.
     """
     recipe = loaded.recipe
-    if dataset is None and recipe.dataset is None:
+    if not (recipe.dataset if dataset is None else dataset):
         raise ValueError("Expected --dataset=NAME; only the weights of a run imply a dataset.")
+    if split == "":
+        raise ValueError("Expected a split, such as test; got an empty --split.")
     if dataset not in (None, recipe.dataset):
-        recipe = dataclasses.replace(recipe, split=PAPER.split, data_dir=PAPER.data_dir)
+        keys = ("split", "data_dir", "label_key")
+        recipe = dataclasses.replace(recipe, **{key: getattr(PAPER, key) for key in keys})
     return Images(
         dataset=dataset or recipe.dataset or "",
-        split=split or recipe.split,
+        split=recipe.split if split is None else split,
         data_dir=recipe.data_dir if data_dir is None else data_dir,
-        crops=crops or (recipe.crop,),
-        resize=resize or recipe.resize_for(loaded.image_size),
+        crops=(recipe.crop,) if crops is None else crops,
+        resize=recipe.resize_for(loaded.image_size) if resize is None else resize,
         batch_size=batch_size,
+        label_key=recipe.label_key if label_key is None else label_key,
     )
 
 
@@ -69,18 +78,25 @@ def evaluate_head(loaded: LoadedModel, images: Images) -> Iterator[dict[str, Any
     """Yields one result per crop: `top1` in [0, 1], and `correct` and `count` in images.
 
     Only images with a label count; a prediction is correct if it is one of the image's labels. Each
-    result also records `dataset`, `split`, `crop`, `resize` and `image_size`.
+    result also records `dataset`, `split`, `crop`, `resize` and `image_size`. Labels are matched by
+    name (see `match_classes`): of weights for more classes, only the dataset's are predicted.
 
     Raises:
-      ValueError: the weights have no head or another number of classes, a name is unknown, or a
-        size is invalid (all raised before any image is read); or no image has a label.
+      ValueError: the weights have no trained head or other classes, a name is unknown, or a size is
+        invalid (all raised before any image is read); or no image has a label.
+      FloatingPointError: a logit is not finite.
       DamagedExample: an image cannot be decoded; the message names the file.
     """
     mesh = create_mesh()
     sharding = batch_sharding(mesh)
-    num_classes, batches_of = _open(loaded, images, images.split, mesh)
-    _check_head(loaded.model.num_classes, num_classes, images.dataset)
-    eval_step = jit_eval_step(loaded.model, softmax_cross_entropy, num_classes, mesh)
+    names, batches_of = _open(loaded, images, images.split, mesh)
+    check_head(loaded, f" for the {len(names):,} classes of {images.dataset}")
+    logits_of, matched = match_classes(
+        loaded.class_names, loaded.model.num_classes, names, images.dataset
+    )
+    if matched:
+        print(matched, file=sys.stderr, flush=True)
+    eval_step = jit_eval_step(loaded.model, softmax_cross_entropy, len(names), mesh, logits_of)
     params = jax.device_put(loaded.params, replicated(mesh))
     for crop, batches in batches_of.items():
         result = evaluate(eval_step, params, batches, sharding)
@@ -106,14 +122,21 @@ def evaluate_few_shot(
     Raises:
       ValueError: a name is unknown, a size is invalid, an image has several labels, or a class has
         too few training images.
+      FloatingPointError: a feature is not finite.
       DamagedExample: an image cannot be decoded; the message names the file.
     """
     if not shots or min(shots) < 1:
         raise ValueError(f"Expected at least 1 shot per class; got {list(shots)}.")
     mesh = create_mesh()
     sharding = batch_sharding(mesh)
-    num_classes, train_batches_of = _open(loaded, images, train_split, mesh)
-    _, test_batches_of = _open(loaded, images, images.split, mesh)
+    names, train_batches_of = _open(loaded, images, train_split, mesh)
+    test_names, test_batches_of = _open(loaded, images, images.split, mesh)
+    if test_names != names:
+        raise ValueError(
+            f"Expected the same classes in {train_split} and {images.split} of {images.dataset}; "
+            f"got {len(names):,} and {len(test_names):,}, or another order. Use other splits."
+        )
+    num_classes = len(names)
     step = few_shot.make_features_step(loaded.model)
     step = jax.jit(step, out_shardings=replicated(mesh))
     params = jax.device_put(loaded.params, replicated(mesh))
@@ -134,8 +157,8 @@ def evaluate_few_shot(
 
 def _open(
     loaded: LoadedModel, images: Images, split: str, mesh: Mesh
-) -> tuple[int, dict[str, HostBatches]]:
-    """Returns the number of classes, and lazily read batches of the split for each crop."""
+) -> tuple[tuple[str, ...], dict[str, HostBatches]]:
+    """Returns the names of the classes, and lazily read batches of the split for each crop."""
     # Imports TensorFlow, which the evaluation step itself does not need.
     from mixer.data.datasets import open_dataset
     from mixer.data.input_pipeline import EvalInput
@@ -144,7 +167,7 @@ def _open(
     if not images.crops:
         raise ValueError("Expected at least one crop, resmall_crop or resize_crop; got none.")
     check_batch_size(images.batch_size, mesh)
-    dataset = open_dataset(images.dataset, split, images.data_dir)
+    dataset = open_dataset(images.dataset, split, images.data_dir, label_key=images.label_key)
     batches_of = {}
     for crop in images.crops:
         eval_input = EvalInput(
@@ -157,22 +180,12 @@ def _open(
         )
         num_batches = -(-len(dataset.records) // images.batch_size)
         batches_of[crop] = _shown(eval_input.one_pass(), num_batches, f"{split}, {crop}")
-    return dataset.num_classes, batches_of
+    return dataset.class_names, batches_of
 
 
 def _view(loaded: LoadedModel, images: Images, crop: str) -> dict[str, Any]:
     where = {"dataset": images.dataset, "split": images.split}
     return {**where, "crop": crop, "resize": images.resize, "image_size": loaded.image_size}
-
-
-def _check_head(num_head_classes: int, num_classes: int, dataset: str) -> None:
-    if num_head_classes != num_classes:
-        found = f"{num_head_classes:,} classes" if num_head_classes else "no head"
-        raise ValueError(
-            f"Expected weights with a head for the {num_classes:,} classes of {dataset}; got "
-            f"{found}. Fine-tune on {dataset} first, or evaluate the features with a linear probe: "
-            "--few_shot=1,5,10,25."
-        )
 
 
 def _shown(batches: HostBatches, total: int, description: str) -> HostBatches:

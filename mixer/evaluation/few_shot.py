@@ -22,6 +22,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from mixer.batch import normalize_images
+from mixer.evaluation.classification import check_outputs
 from mixer.sharding import to_global
 
 L2 = 2.0**10
@@ -66,6 +67,7 @@ def compute_features(
 
     Raises:
       ValueError: an image may have several labels, or no image has one.
+      FloatingPointError: a feature is not finite.
     """
     kept = []
     for batch in batches:
@@ -80,6 +82,7 @@ def compute_features(
     features, labels = (np.concatenate(part) for part in zip(*kept, strict=True))
     if not len(labels):
         raise ValueError("Expected labelled images; the split has none. Use another split.")
+    check_outputs("features", bool(np.isfinite(features).all()))
     return features, labels
 
 

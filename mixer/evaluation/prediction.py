@@ -1,7 +1,6 @@
-"""Classifies image files and draws the most probable classes."""
+"""Classifies image files."""
 
 import dataclasses
-import io
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -9,17 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from mixer.batch import normalize_images
+from mixer.evaluation.class_names import canonical
+from mixer.evaluation.classification import check_outputs
+from mixer.evaluation.head import check_head
 from mixer.weights.load import LoadedModel
 
-MAX_DRAWN = 60  # images per picture
+MAX_DRAWN = 60  # images whose pixels are kept, for a picture
 
-_FULL_PICTURE = 5  # number of bars whose total height equals that of the image
-_TEXT, _BEST, _OTHER = "#222222", "#8fbcdb", "#dfe6ec"
+_BATCH_SIZE = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +25,23 @@ class Prediction:
     """The most probable classes of an image, in descending order of probability."""
 
     path: pathlib.Path
-    image: np.ndarray  # uint8 [size, size, 3], after preprocessing
+    image: np.ndarray | None  # uint8 [size, size, 3], after preprocessing; None beyond `MAX_DRAWN`
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]  # softmax
+    true_class: str | None = None  # the class that the file's folder is named after, if any
+
+    @property
+    def is_correct(self) -> bool | None:
+        """True if the most probable class is the true one; None if that is not known."""
+        return None if self.true_class is None else self.classes[0] == self.true_class
+
+
+def accuracy_of(predictions: Sequence[Prediction]) -> str:
+    """Returns the accuracy in words, or "" if no true class is known."""
+    known = [p.is_correct for p in predictions if p.is_correct is not None]
+    if not known:
+        return ""
+    return f"top-1 {sum(known) / len(known):.2%}, {sum(known):,} of {len(known):,} images"
 
 
 def predict(
@@ -41,98 +53,68 @@ def predict(
     crop: str | None = None,
     resize: int | None = None,
 ) -> list[Prediction]:
-    """Returns the `top` most probable classes of each JPEG or PNG file, after reading all files.
+    """Returns the `top` most probable classes of each image file, after reading all files.
 
     `class_names` are in label order. `crop` and `resize` (pixels) are those of
-    `make_eval_preprocess`; None uses the weights' own recipe.
+    `make_eval_preprocess`; None uses the weights' own recipe. The true class of a file is known if
+    its folder has the name of a class.
 
     Raises:
-      ValueError: there are no files, a file is not an intact image, the weights have no head, or
-        the crop is unknown.
+      ValueError: there are no files, a file is not an intact image, the weights have no trained
+        head, or the crop is unknown.
+      FloatingPointError: a logit is not finite.
       OSError: a file cannot be read.
     """
+    from mixer.data.preprocess import make_eval_preprocess  # imports TensorFlow
+
     if not paths:
         raise ValueError("Expected image files; got none.")
-    if loaded.model.num_classes == 0:
-        raise ValueError("Expected weights with a head; these have none. Fine-tune them first.")
-    images = _read_images(
-        paths,
+    check_head(loaded)
+    preprocess = make_eval_preprocess(
         size=loaded.image_size,
-        crop=crop or loaded.recipe.crop,
-        resize=resize or loaded.recipe.resize_for(loaded.image_size),
+        crop=loaded.recipe.crop if crop is None else crop,
+        resize=loaded.recipe.resize_for(loaded.image_size) if resize is None else resize,
     )
 
     @jax.jit
-    def most_probable(params: Any, image: jax.Array) -> Sequence[jax.Array]:
-        logits: Any = loaded.model.apply({"params": params}, normalize_images(image[None]))
-        return jax.lax.top_k(jax.nn.softmax(logits[0]), min(top, len(class_names)))
+    def most_probable(params: Any, images: jax.Array) -> Sequence[jax.Array]:
+        logits: Any = loaded.model.apply({"params": params}, normalize_images(images))
+        return jax.lax.top_k(jax.nn.softmax(logits), min(top, len(class_names)))
 
     params = jax.device_put(loaded.params)
-    predictions = []
-    for path, image in zip(paths, images, strict=True):
-        probabilities, labels = jax.device_get(most_probable(params, jnp.asarray(image)))
-        classes = tuple(class_names[label] for label in labels)
-        predictions.append(Prediction(path, image, classes, tuple(probabilities.tolist())))
+    true_classes = _classes_by_folder(loaded, class_names)
+    batch_size = min(_BATCH_SIZE, len(paths))
+    images = np.zeros((batch_size, loaded.image_size, loaded.image_size, 3), np.uint8)
+    predictions: list[Prediction] = []
+    for start in range(0, len(paths), batch_size):
+        some = paths[start : start + batch_size]
+        for row, path in enumerate(some):
+            images[row] = preprocess(_read_image(path))
+        found = jax.device_get(most_probable(params, jnp.asarray(images)))
+        for row, (path, probabilities, labels) in enumerate(zip(some, *found, strict=False)):
+            check_outputs(f"logits for {path}", bool(np.isfinite(probabilities).all()))
+            predictions.append(
+                Prediction(
+                    path,
+                    images[row].copy() if len(predictions) < MAX_DRAWN else None,
+                    tuple(class_names[label] for label in labels),
+                    tuple(probabilities.tolist()),
+                    true_classes.get(canonical(path.absolute().parent.name)),
+                )
+            )
     return predictions
 
 
-def _read_images(
-    paths: Sequence[pathlib.Path], *, size: int, crop: str, resize: int
-) -> list[np.ndarray]:
-    # These import TensorFlow.
-    from mixer.data.image_check import image_problem, size_problem
-    from mixer.data.preprocess import make_eval_preprocess
-
-    preprocess = make_eval_preprocess(size=size, crop=crop, resize=resize)
-    images = []
-    for path in paths:
-        problem = size_problem(path.stat().st_size)
-        encoded = b"" if problem else path.read_bytes()
-        if problem := problem or image_problem(encoded):
-            raise ValueError(
-                f"Expected {path} to be a JPEG or PNG image; got a file that {problem}."
-            )
-        images.append(np.asarray(preprocess(encoded)))
-    return images
+def _classes_by_folder(loaded: LoadedModel, class_names: Sequence[str]) -> dict[str, str]:
+    """Returns the class for each name of a folder: the one shown, or the weights' own."""
+    own = dict(zip(map(canonical, loaded.class_names or ()), class_names, strict=False))
+    return own | {canonical(name): name for name in class_names}
 
 
-def draw_predictions(predictions: Sequence[Prediction], output: pathlib.Path) -> None:
-    """Writes a PNG of the first `MAX_DRAWN` images, each next to a bar chart of its classes.
+def _read_image(path: pathlib.Path) -> bytes:
+    from mixer.data.image_check import image_problem, read_image  # they import TensorFlow
 
-    An existing file is replaced only once the picture is complete.
-    """
-    drawn = predictions[:MAX_DRAWN]
-    columns = min(2, len(drawn))
-    rows = -(-len(drawn) // columns)
-    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.1)
-    height = 0.46 * max(len(drawn[0].classes), _FULL_PICTURE)  # inches
-    figure = Figure(figsize=(5.6 * columns, height * rows), layout=layout)
-    grid = figure.subplots(rows, 2 * columns, squeeze=False, width_ratios=[1.0, 1.5] * columns)
-    for axes in grid.flat:
-        axes.axis("off")
-    for prediction, (left, right) in zip(drawn, grid.reshape(-1, 2), strict=False):
-        left.imshow(prediction.image)
-        left.set_title(_shortened(prediction.path.name, 24), fontsize=9, parse_math=False)
-        _draw_bars(right, prediction)
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=120)
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    unfinished.write_bytes(png.getvalue())
-    unfinished.replace(output)
-
-
-def _draw_bars(axes: Axes, prediction: Prediction) -> None:
-    places = range(len(prediction.classes))
-    colours = [_BEST] + [_OTHER] * (len(prediction.classes) - 1)
-    axes.barh(places, prediction.probabilities, height=0.8, color=colours)
-    axes.set_xlim(0, 1.18)  # leaves room for the percentages
-    axes.set_ylim(max(len(places), _FULL_PICTURE) - 0.5, -0.5)  # most probable class on top
-    for place in places:
-        name = _shortened(prediction.classes[place], 32)
-        axes.text(0.02, place, name, va="center", fontsize=9, color=_TEXT, parse_math=False)
-        percent = f"{prediction.probabilities[place]:.1%}"
-        axes.text(1.18, place, percent, va="center", ha="right", fontsize=9, color=_TEXT)
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+    encoded, problem = read_image(path)
+    if problem := problem or image_problem(encoded):
+        raise ValueError(f"Expected {path} to be an image; got one that {problem}.")
+    return encoded

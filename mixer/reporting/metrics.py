@@ -22,6 +22,9 @@ from typing import Any
 
 from etils import epath
 
+from mixer.reporting.events import open_events
+from mixer.runtime.naming import naming
+
 FILE_NAME = "metrics.jsonl"
 
 
@@ -39,31 +42,30 @@ class MetricsWriter:
         self._active = active
         if not active:
             return
-        # Imports TensorFlow, which modules outside mixer.data do only when they need it. (clu's
-        # writer imports Keras as well, which takes a second.)
-        from tensorboard.summary import Writer
-
-        path = workdir / FILE_NAME
+        self._path = path = workdir / FILE_NAME
         kept = read_metrics(workdir, last_step=first_step)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        temporary.replace(path)
+        temporary = path.with_name(f"{FILE_NAME}.tmp")
         self._exit = contextlib.ExitStack()  # a file in a bucket has no `close`, only a context
-        self._file = self._exit.enter_context(path.open("a"))
-        self._events = Writer(str(workdir))
+        with naming(path):
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            temporary.replace(path)
+            self._file = self._exit.enter_context(path.open("a"))
+            self._events = open_events(workdir, first_step)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Writes the scalars of a step and flushes them, so that a killed run loses none."""
         if self._active:
-            self._file.write(json.dumps({"step": step, **scalars}) + "\n")
-            self._file.flush()
+            with naming(self._path):
+                self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+                self._file.flush()
             for name, value in scalars.items():
                 self._events.add_scalar(name, value, step)
             self._events.flush()
 
     def close(self) -> None:
         if self._active:
-            self._exit.close()
+            with naming(self._path):
+                self._exit.close()
             self._events.close()
 
 

@@ -12,6 +12,12 @@ import rich.progress
 from mixer.flops import CHIPS
 
 
+def finished_at(metrics: dict[str, jax.Array]) -> float:
+    """Waits until the step that computes the metrics is finished; returns when, for `measure`."""
+    jax.block_until_ready(metrics)
+    return time.monotonic()
+
+
 class Progress:
     """Measures the speed of a run and shows how far it is.
 
@@ -84,21 +90,28 @@ class Progress:
     @property
     def train_seconds(self) -> float:
         """Seconds of training so far, including those before a resume."""
+        return self._train_seconds(time.monotonic())
+
+    def _train_seconds(self, now: float) -> float:
         if self._running_since is None:
             return self._stopped_at
-        return self._stopped_at + time.monotonic() - self._running_since
+        return self._stopped_at + max(0.0, now - self._running_since)
 
     def state(self) -> dict[str, float]:
         """Returns the arguments that the Progress of a resumed run starts with."""
         train_seconds = self.train_seconds
         return {"train_seconds": train_seconds, "core_seconds": self._core_seconds(train_seconds)}
 
-    def measure(self, step: int) -> dict[str, float]:
-        """Returns the speed since the last call and the cost of the training so far."""
+    def measure(self, step: int, finished: float) -> dict[str, float]:
+        """Returns the speed since the last call and the cost of the training so far.
+
+        `finished` is when the step was, by `finished_at`; the host may ask much later. The clock
+        has not been paused since then.
+        """
         last_step, last_seconds = self._measured
-        self._measured = (step, self.train_seconds)
+        self._measured = (step, self._train_seconds(finished))
         images = (step - last_step) * self._batch_size
-        speed = images / (self._measured[1] - last_seconds) / self._cores
+        speed = images / max(self._measured[1] - last_seconds, 1e-9) / self._cores
         measured = {
             "images_per_second_per_core": speed,
             "train_seconds": self._measured[1],
@@ -118,7 +131,7 @@ class Progress:
         parts = [
             f"loss {scalars['loss']:.4f}",
             f"lr {scalars['learning_rate']:.2e}",
-            f"{scalars['images_per_second_per_core']:,.0f} images/s/core",
+            f"{_speed(scalars['images_per_second_per_core'])} images/s/core",
             f"ETA {self._eta(step)}",  # before what a narrow terminal may cut off
         ]
         if "model_flops_utilisation" in scalars:
@@ -140,3 +153,8 @@ class Progress:
         first_step, start = self._eta_from
         pace = (time.monotonic() - start) / (step - first_step)
         return datetime.timedelta(seconds=round(pace * (self._total_steps - step)))
+
+
+def _speed(images_per_second: float) -> str:
+    """Returns at least three digits of a speed."""
+    return f"{images_per_second:,.0f}" if images_per_second >= 100 else f"{images_per_second:.3g}"

@@ -5,16 +5,19 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 from etils import epath
+from jax.experimental import multihost_utils
 
 from mixer.reporting.metrics import MetricsWriter, read_metrics
-from mixer.reporting.progress import Progress
+from mixer.reporting.progress import Progress, finished_at
+from mixer.runtime.naming import naming
 
 # Steps that the host queues ahead of the metrics that it fetched, so that no device waits for it.
 _STEPS_IN_FLIGHT = 2
@@ -61,15 +64,21 @@ class RunLog:
         self._total_steps = total_steps
         self._log_every = log_every
         self._schedule = schedule
-        self._pending: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
+        # Step, its metrics, and when it was finished: a thread waits for that as it happens.
+        self._pending: collections.deque[tuple[int, dict[str, jax.Array], Future[float]]]
+        self._pending = collections.deque()
+        self._waiter = ThreadPoolExecutor(1, "finished")
         self._window: list[dict[str, float]] = saved.get("window", [])
-        self._evaluated_step = saved.get("evaluated_step", first_step)
         self._latest: dict[str, float] = {}
+        evaluated_step = -1
         for line in read_metrics(workdir, last_step=first_step):
             self._latest |= line
+            if any(key.endswith("/top1") for key in line):
+                evaluated_step = line["step"]
+        # All processes evaluate, or none does.
+        self._evaluated_step = int(multihost_utils.broadcast_one_to_all(np.int32(evaluated_step)))
         if self._active:
-            workdir.mkdir(parents=True, exist_ok=True)
-            (workdir / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            _write_config(workdir, config)
         self._writer = MetricsWriter(workdir, first_step=first_step, active=self._active)
         self._progress = Progress(
             first_step=first_step,
@@ -85,6 +94,7 @@ class RunLog:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._waiter.shutdown(wait=False)
         self._progress.close()
         self._writer.close()
 
@@ -119,18 +129,19 @@ class RunLog:
         if step == self._first_step + 1:
             jax.block_until_ready(metrics)
             self.say(f"First step done {time.monotonic() - self._started:.1f} s after the start.")
-        self._pending.append((step, metrics))
+        self._pending.append((step, metrics, self._waiter.submit(finished_at, metrics)))
         if len(self._pending) > _STEPS_IN_FLIGHT:
             self._report(*self._pending.popleft())
 
-    def add_images(self, batch: dict[str, np.ndarray]) -> None:
+    def add_images(self, batch: dict[str, np.ndarray], class_names: Sequence[str]) -> None:
         """Draws images of a batch, as the model sees them, into `train_images.png`."""
         if self._active:
             from mixer.reporting.pictures import (
                 draw_images,  # Matplotlib: a resumed run needs it later
             )
 
-            draw_images(batch["images"], batch["labels"], self._workdir / "train_images.png")
+            path = self._workdir / "train_images.png"
+            draw_images(batch["images"], batch["labels"], path, class_names)
 
     def add_evaluations(self, step: int, results: dict[str, dict[str, float]]) -> dict[str, float]:
         """Writes and shows the results, split -> metrics, and draws the curves so far.
@@ -167,7 +178,6 @@ class RunLog:
         """Returns what a resumed run needs of the log, as JSON can hold it."""
         return {
             "window": self._window,
-            "evaluated_step": self._evaluated_step,
             **self._progress.state(),
         }
 
@@ -184,7 +194,7 @@ class RunLog:
         self._writer.write(step, scalars)
         self._latest |= {"step": step, **scalars}
 
-    def _report(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    def _report(self, step: int, metrics: dict[str, jax.Array], finished: Future[float]) -> None:
         scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not all(math.isfinite(value) for value in scalars.values()):
             found = ", ".join(f"{name} {value}" for name, value in scalars.items())
@@ -203,7 +213,7 @@ class RunLog:
             line = {
                 **means,
                 "learning_rate": float(self._schedule(step - 1)),
-                **self._progress.measure(step),
+                **self._progress.measure(step, finished.result()),
             }
             self._write(step, line)
             self._progress.show(step, line)
@@ -224,3 +234,13 @@ Finished {self._total_steps:,} steps in {self._progress.train_seconds:.1f} s of 
   metrics      {workdir / "metrics.jsonl"}, and for TensorBoard: tensorboard --logdir {workdir}
   pictures     {workdir / "curves.png"}, {workdir / "train_images.png"}
   checkpoint   {workdir / "checkpoints" / str(self._total_steps)}"""
+
+
+def _write_config(workdir: epath.Path, config: dict[str, Any]) -> None:
+    """Writes the config of the run; a kill leaves the old file or the new one."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / "config.json"
+    temporary = path.with_name("config.json.tmp")
+    with naming(path):
+        temporary.write_text(json.dumps(config, indent=2) + "\n")
+        temporary.replace(path)

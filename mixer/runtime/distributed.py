@@ -4,11 +4,18 @@ On a Cloud TPU slice, JAX finds the workers by itself. Elsewhere three flags of 
 where the processes meet. A single process on a machine without a TPU needs none of this.
 """
 
+import errno
+import re
+import socket
+
 import jax
 
 # Heartbeat and shutdown timeout: a process that is silent for this long counts as lost, and the
 # others end.
 _TIMEOUT_SECONDS = 60
+
+_HOST = r"[\w.-]+|\[[0-9a-fA-F:.%\w]+\]"  # a name or an address, of IPv6 in brackets
+_taken: list[socket.socket] = []  # kept open until the process ends
 
 
 def start(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -22,8 +29,8 @@ def start(coordinator: str | None, num_processes: int | None, process_id: int | 
       process_id: of this process, counted from 0.
 
     Raises:
-      ValueError: some but not all of the three are given, or one is malformed; or all are None on a
-        Cloud TPU whose workers cannot be found.
+      ValueError: some but not all of the three are given, or one is malformed or taken; or all are
+        None on a Cloud TPU whose workers cannot be found.
     """
     if coordinator is None and num_processes is None and process_id is None:
         if _is_cloud_tpu():
@@ -36,7 +43,9 @@ def start(coordinator: str | None, num_processes: int | None, process_id: int | 
             f"--process_id={process_id}."
         )
     host, _, port = coordinator.rpartition(":")
-    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+    if not (
+        re.fullmatch(_HOST, host) and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 2**16
+    ):
         raise ValueError(
             "Expected --coordinator=HOST:PORT, for instance 10.0.0.1:8476, the address of process "
             f"0 as all others see it; got {coordinator!r}."
@@ -48,8 +57,45 @@ def start(coordinator: str | None, num_processes: int | None, process_id: int | 
             f"Expected --process_id from 0 to {num_processes - 1}, for --num_processes="
             f"{num_processes}; got {process_id}."
         )
+    _check_not_taken(coordinator, int(port), process_id)
     # Without detection: SLURM's or MPI's variables would hide devices from the process.
     _initialize(coordinator, num_processes, process_id, cluster_detection_method="deactivate")
+
+
+def _check_not_taken(coordinator: str, port: int, process_id: int) -> None:
+    """Raises ValueError if this machine has another process with that id, or a use of the port.
+
+    JAX would let both wait, and then abort. Processes of other machines are not seen.
+    """
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        # In the abstract namespace of Linux: the system forgets it when the process ends.
+        name.bind(f"\0mixer/{coordinator}/{process_id}")
+    except OSError as error:
+        name.close()
+        if error.errno != errno.EADDRINUSE:
+            return
+        raise ValueError(
+            f"Expected a process id of its own for each process; got --process_id={process_id} a "
+            f"second time on this machine for --coordinator={coordinator}."
+        ) from error
+    _taken.append(name)
+    if process_id != 0:
+        return
+    with socket.socket(
+        socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    ) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                return  # JAX may know better
+            raise ValueError(
+                f"Expected a free port in --coordinator={coordinator}, where this process 0 "
+                f"listens; another program on this machine uses port {port}. Choose another one, "
+                "for all processes."
+            ) from error
 
 
 def _initialize(

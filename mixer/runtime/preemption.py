@@ -1,12 +1,15 @@
-"""Stops a run on SIGTERM, which clouds send before they take a machine away, or on Ctrl-C.
+"""Stops a run, with its state saved, when a signal asks for that.
 
-The signal handler only takes a note. The loop checks it before each batch, of the training and of
-an evaluation, so that it never interrupts a step. Several processes agree: all stop before the same
-batch. (JAX has a service for this, but Orbax asks it too, later and with other step numbers, so
-that processes could disagree; `mixer/runtime/distributed.py` turns it off.)
+Clouds send SIGTERM before they take a machine away, batch systems also SIGUSR1, SIGUSR2 or SIGXCPU
+before the time is up; Ctrl-C sends SIGINT, and the end of an ssh session SIGHUP. The signal handler
+only takes a note. The loop checks it before each batch, of the training and of an evaluation, so
+that it never interrupts a step. Several processes agree: all stop before the same batch. (JAX has a
+service for this, but Orbax asks it too, later and with other step numbers, so that processes could
+disagree; `mixer/runtime/distributed.py` turns it off.)
 """
 
 import collections
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -19,10 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from mixer.runtime.watchdog import Watchdog
 from mixer.sharding import batch_sharding, replicated, to_global
 
 T = TypeVar("T")
 
+_SIGNALS = (
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU),
+)
 # Several processes act on the signals of this many batches ago: that answer has arrived by now, so
 # neither the host nor the devices wait for it.
 _BATCHES_TO_AGREE = 2
@@ -39,12 +47,16 @@ class Preempted(SystemExit):
 
 
 class Preemption:
-    """Handles SIGTERM and the first SIGINT within its context; a second SIGINT ends the program.
+    """Handles these signals within its context; a SIGINT after another one ends the program.
 
-    `mesh` holds the devices of all processes, through which these agree.
+    A signal that is ignored stays so: `nohup` ignores SIGHUP, and a shell's `&` SIGINT.
+
+    `mesh` holds the devices of all processes, through which these agree. `watchdog` learns of each
+    batch.
     """
 
-    def __init__(self, mesh: Mesh):
+    def __init__(self, mesh: Mesh, watchdog: Watchdog):
+        self.watchdog = watchdog
         self._several = jax.process_count() > 1
         self._signal = 0
         self._sharding = batch_sharding(mesh)
@@ -53,7 +65,9 @@ class Preemption:
 
     def __enter__(self) -> "Preemption":
         self._before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)
+            number: signal.signal(number, self._note)
+            for number in _SIGNALS
+            if signal.getsignal(number) != signal.SIG_IGN
         }
         return self
 
@@ -71,6 +85,7 @@ class Preemption:
         if self._several:
             for batch in batches:
                 self.check()
+                self.watchdog.beat()  # whoever asks for a batch is done with the one before
                 yield batch
             return
         reader = ThreadPoolExecutor(1, "batches")  # Python handles no signal inside `next`
@@ -80,6 +95,7 @@ class Preemption:
                 if taken is None:
                     return
                 self.check()
+                self.watchdog.beat()
                 yield taken
         finally:
             reader.shutdown(wait=False)
@@ -102,10 +118,12 @@ class Preemption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if signal.SIGINT in self._before:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         name = signal.Signals(number).name
         text = f"\n{name}: ending as soon as the state is saved. Ctrl-C ends the program at once.\n"
-        os.write(2, text.encode())  # the signal may have interrupted a print()
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            os.write(2, text.encode())  # the signal may have interrupted a print()
 
     def _agree(self) -> int:
         mine = np.full(jax.local_device_count(), self._signal, np.int32)

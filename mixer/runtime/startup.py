@@ -20,6 +20,8 @@ def quiet_libraries() -> None:
     older Keras, which is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # It logs a line where oneDNN is not turned off; no operation of the input uses it.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
+from mixer.runtime.naming import naming
 from mixer.sweep.plan import Outcomes, Sweep, winner
 
 # For the selection and the reported metric; the markers differ for greyscale prints.
@@ -21,9 +22,10 @@ def write(sweep: Sweep, outcomes: Outcomes) -> str:
     """Writes the three files, and returns the text of `sweep.md`."""
     summary = summarize(sweep, outcomes)
     text = table(summary)
-    (sweep.workdir / "sweep.md").write_text(text)
-    (sweep.workdir / "sweep.json").write_text(json.dumps(summary, indent=2) + "\n")
-    draw(summary).savefig(sweep.workdir / "sweep.png", dpi=100)
+    with naming(sweep.workdir):
+        (sweep.workdir / "sweep.md").write_text(text, encoding="utf-8")
+        (sweep.workdir / "sweep.json").write_text(json.dumps(summary, indent=2) + "\n")
+        draw(summary).savefig(sweep.workdir / "sweep.png", dpi=100)
     return text
 
 

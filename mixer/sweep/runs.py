@@ -21,6 +21,8 @@ from etils import epath
 
 from mixer.config import count_steps, differences
 from mixer.reporting.metrics import read_metrics
+from mixer.runtime.file_lock import file_lock
+from mixer.runtime.workdir_lock import LOCK_NAME, folder_lock
 from mixer.sweep import report
 from mixer.sweep.plan import PROGRAM, Outcomes, Run, Sweep, count_to_do, runs_to_do
 
@@ -37,9 +39,15 @@ def run_sweep(sweep: Sweep, outcomes: Outcomes, *, program: Sequence[str] = PROG
     Prints progress, and writes the report (`mixer/sweep/report.py`) after each run.
 
     Raises:
+      ValueError: another sweep is at work in the folder; or the first run did not begin, so that no
+        other is started.
       KeyboardInterrupt: on an interrupt, after the current run has been stopped.
     """
-    outcomes = dict(outcomes)
+    with folder_lock(sweep.workdir, "sweep"):
+        return _run_all(sweep, dict(outcomes), program)
+
+
+def _run_all(sweep: Sweep, outcomes: Outcomes, program: Sequence[str]) -> Outcomes:
     started, done = time.monotonic(), 0
     while to_do := runs_to_do(sweep, outcomes):
         run = to_do[0]
@@ -50,6 +58,13 @@ def run_sweep(sweep: Sweep, outcomes: Outcomes, *, program: Sequence[str] = PROG
             eta = f", ETA {datetime.timedelta(seconds=seconds)}"
         print(f"Run {done + 1} of {done + left}{eta}: {sweep.folder(run) / LOG_NAME}", flush=True)
         outcomes[run] = _run(sweep, run, program)
+        if not any(outcomes.values()) and not (sweep.folder(run) / "config.json").exists():
+            others = count_to_do(sweep, outcomes)
+            raise ValueError(
+                f"The run ended before its first step, and nothing here has worked yet, so the "
+                f"other {others} runs are not started. Correct what {sweep.folder(run) / LOG_NAME} "
+                "says, then run the same command again."
+            )
         done += 1
         report.write(sweep, outcomes)
     return outcomes
@@ -81,8 +96,13 @@ def _run(sweep: Sweep, run: Run, program: Sequence[str]) -> dict[str, float] | N
     """Runs the program and returns its result; if it fails, prints why and returns None."""
     log = sweep.folder(run) / LOG_NAME
     log.parent.mkdir(parents=True, exist_ok=True)
-    start, log_start = time.monotonic(), log.stat().st_size if log.exists() else 0
-    exit_code = _execute(sweep.command(run, program), log)
+    start = time.monotonic()
+    while True:
+        _wait_for_other_program(log.parent)
+        log_start = log.stat().st_size if log.exists() else 0
+        exit_code = _execute(sweep.command(run, program), log)
+        if exit_code == 0 or not _is_at_work(log.parent):
+            break
     result = _read_result(log.parent, sweep.run_config(run)) if exit_code == 0 else None
     if result is None:
         why = f"exit code {exit_code}" if exit_code else "no evaluation after the last step"
@@ -94,6 +114,31 @@ def _run(sweep: Sweep, run: Run, program: Sequence[str]) -> dict[str, float] | N
     values = ", ".join(f"{key} {result[key]:.2%}" for key in (sweep.select, sweep.report))
     print(f"  {values}, in {wall}", flush=True)
     return result
+
+
+def _wait_for_other_program(folder: pathlib.Path) -> None:
+    """Waits while the run is at work elsewhere: started by hand, or on another machine."""
+
+    def say() -> None:
+        print(f"  at work elsewhere ({(folder / LOCK_NAME).read_text()}): waiting", flush=True)
+
+    if (folder / LOCK_NAME).exists():
+        with file_lock(folder / LOCK_NAME, say):
+            pass
+
+
+def _is_at_work(folder: pathlib.Path) -> bool:
+    """Returns whether a program holds the lock of a run."""
+    lock = folder / LOCK_NAME
+    try:
+        with file_lock(lock, _refuse) if lock.exists() else contextlib.nullcontext():
+            return False
+    except BlockingIOError:
+        return True
+
+
+def _refuse() -> None:
+    raise BlockingIOError
 
 
 def _execute(command: Sequence[str], log: pathlib.Path) -> int:
@@ -134,16 +179,18 @@ def _read_result(folder: pathlib.Path, config: dict[str, Any]) -> dict[str, floa
 
 
 def _num_examples(config: dict[str, Any]) -> int:
-    return _count_examples(
-        *(config[key] for key in ("dataset", "train_split", "data_dir", "train_fraction"))
-    )
+    keys = ("dataset", "train_split", "data_dir", "train_fraction", "label_key")
+    return _count_examples(*(config[key] for key in keys))
 
 
 @functools.cache
-def _count_examples(dataset: str, split: str, data_dir: str, fraction: float) -> int:
+def _count_examples(
+    dataset: str, split: str, data_dir: str, fraction: float, label_key: str
+) -> int:
     from mixer.data.datasets import open_dataset  # imports TensorFlow
 
-    return len(open_dataset(dataset, split, data_dir, fraction=fraction).records)
+    opened = open_dataset(dataset, split, data_dir, fraction=fraction, label_key=label_key)
+    return len(opened.records)
 
 
 def _check_same_config(sweep: Sweep, run: Run) -> None:

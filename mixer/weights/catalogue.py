@@ -7,6 +7,7 @@ import urllib.parse
 
 from mixer.errors import unknown_name
 from mixer.weights.download import check_size, download
+from mixer.weights.files import check_content
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,10 @@ class Published:
     def relative_path(self) -> pathlib.PurePosixPath:
         """The path within a weights folder: the URL's path, since file names are not unique."""
         return pathlib.PurePosixPath(urllib.parse.urlsplit(self.url).path.lstrip("/"))
+
+    def check(self, path: pathlib.Path) -> None:
+        """Raises ValueError unless the file is a whole one of the published format."""
+        check_content(path, self.relative_path.suffix)
 
 
 # Sizes in MiB. Source: google-research/vision_transformer, vit_jax.ipynb.
@@ -76,11 +81,11 @@ def fetch(name: str) -> pathlib.Path:
     """Returns the local path of a file in `CATALOGUE`, downloading it if necessary.
 
     Looks in the folder given by the environment variable `MIXER_WEIGHTS`, then in the cache,
-    `$XDG_CACHE_HOME/mixer/weights` (by default `~/.cache/mixer/weights`). Of a file that is already
-    there, only the size is checked.
+    `$XDG_CACHE_HOME/mixer/weights` (by default `~/.cache/mixer/weights`). Of a file, size and
+    container are checked, so that a web page does not become weights.
 
     Raises:
-      ValueError: the name is unknown, the local file has the wrong size, or the download fails.
+      ValueError: the name is unknown, the local file is another one, or the download fails.
     """
     if name not in CATALOGUE:
         raise unknown_name("published weights", name, CATALOGUE)
@@ -90,12 +95,13 @@ def fetch(name: str) -> pathlib.Path:
         if path.exists():
             try:
                 check_size(path.stat().st_size, entry.mebibytes)
+                entry.check(path)
             except ValueError as error:
                 raise ValueError(f"{path} is not {name}. {error} Remove it.") from error
             return path
     path = cache / entry.relative_path
     try:
-        download(entry.url, path, mebibytes=entry.mebibytes)
+        download(entry.url, path, mebibytes=entry.mebibytes, check=entry.check)
     except (ValueError, OSError) as error:  # exceptions of requests are OSErrors
         again = "Run the command again to resume.\n" if isinstance(error, OSError) else ""
         raise ValueError(

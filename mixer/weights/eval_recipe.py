@@ -18,6 +18,7 @@ class EvalRecipe:
     dataset: str | None = None  # None: the weights do not come from a run
     split: str = "validation"
     data_dir: str = ""
+    label_key: str = ""  # "": `label`
 
     def resize_for(self, image_size: int) -> int:
         """Returns `resize` scaled in proportion to `image_size`: 512 for 448 by default."""
@@ -40,4 +41,5 @@ def recipe_of(config: Mapping[str, Any]) -> EvalRecipe:
         dataset=str(config["dataset"]),
         split=str(dict(config["eval_splits"]).get("test", PAPER.split)),
         data_dir=str(config["data_dir"]),
+        label_key=str(config.get("label_key", "")),  # a run from before the key has none
     )

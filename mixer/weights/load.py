@@ -4,37 +4,37 @@ import dataclasses
 import math
 from typing import Any
 
+import flax
 import flax.linen as nn
 from etils import epath
 from jax.typing import DTypeLike
 
-from mixer.checkpoint.folder import newest_step
 from mixer.checkpoint.format import read_checkpoint
-from mixer.errors import suggestion, unknown_name
-from mixer.models.mixer import MlpMixer
+from mixer.data.imagenet import imagenet_class_names
+from mixer.errors import unknown_name
 from mixer.weights import read_params
 from mixer.weights.architecture import Architecture, architecture_of, flat_shapes
 from mixer.weights.catalogue import CATALOGUE, fetch
 from mixer.weights.eval_recipe import PAPER, EvalRecipe, recipe_of
+from mixer.weights.finite import check_finite
+from mixer.weights.rebuild import deciding_fields, rebuild_model
 from mixer.weights.resize import resize_resolution
+from mixer.weights.source import locate
 
 GELUS = {"tanh": True, "exact": False}  # name -> gelu_approximate
-_SHARED_FIELDS = ("patch_size", "num_blocks", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim")
 
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Float32 parameters in the released naming, and what their source records about them.
-
-    `gelu_approximate` and `class_names` are None if the source does not record them, as in files.
-    """
+    """Float32 parameters in the released naming, and what their source records about them."""
 
     params: dict[str, Any]
     description: str  # of the source, for display
     architecture: Architecture
     image_size: int  # side in pixels
-    gelu_approximate: bool | None = None
-    class_names: tuple[str, ...] | None = None
+    # Arguments of `build_model`: all of them for a run, the GELU for published weights, else {}.
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None  # None: not recorded, as in files
     recipe: EvalRecipe = PAPER
 
 
@@ -42,11 +42,12 @@ class Weights:
 class LoadedModel:
     """A model with its parameters: `model.apply({"params": params}, images)`."""
 
-    model: MlpMixer
+    model: nn.Module
     params: dict[str, Any]
     image_size: int  # side in pixels
     class_names: tuple[str, ...] | None
     recipe: EvalRecipe = PAPER
+    assumed: str = ""  # what the source does not record, in a sentence
 
 
 def load_weights(source: str) -> Weights:
@@ -56,24 +57,13 @@ def load_weights(source: str) -> Weights:
     `.safetensors` file, a workdir (its newest checkpoint), or WORKDIR/checkpoints/STEP.
 
     Raises:
-      ValueError: the weights do not exist, are damaged, or are not those of an MLP-Mixer.
+      ValueError: the weights do not exist, are damaged or not finite, or are not those of an
+        MLP-Mixer.
     """
     if source in CATALOGUE:
-        published = CATALOGUE[source]
-        params, description = read_params(fetch(source))
-        if published.input_range == (0, 1):
-            params = _for_symmetric_images(params)
-        return _weights(params, description, gelu_approximate=published.gelu_approximate)
-    path = epath.Path(source).expanduser()
-    if path.is_dir():
-        return _checkpoint_weights(_step_directory(path))
-    if path.suffix in (".npz", ".safetensors"):
-        return _weights(*read_params(path))
-    raise ValueError(
-        f"There are no weights {source!r}. Expected a name in the catalogue, a .npz or "
-        ".safetensors file, a workdir, or one of its checkpoints, WORKDIR/checkpoints/STEP."
-        f"{suggestion(source, CATALOGUE)}"
-    )
+        return _published_weights(source)
+    path = locate(source)
+    return _checkpoint_weights(path) if path.is_dir() else _weights(*read_params(path))
 
 
 def resized_params(weights: Weights, image_size: int) -> dict[str, Any]:
@@ -107,16 +97,15 @@ def initial_params(source: str, model: nn.Module, image_size: int) -> dict[str, 
     """
     weights = load_weights(source)
     params = resized_params(weights, image_size)
-    found = _architecture(params)
+    own = deciding_fields(rebuild_model(weights.model, params, image_size))
+    wanted = deciding_fields(model)
+    if "gelu_approximate" not in weights.model:
+        del own["gelu_approximate"]  # not recorded: the config decides
     differing = [
-        f"{field} {getattr(found, field)} (the config: {getattr(model, field)})"
-        for field in _SHARED_FIELDS
-        if getattr(found, field) != getattr(model, field)
+        f"{field} {value} (the config: {wanted.get(field)})"
+        for field, value in own.items()
+        if value != wanted.get(field)
     ]
-    if weights.gelu_approximate not in (None, model.gelu_approximate):
-        differing.append(
-            f"gelu_approximate {weights.gelu_approximate} (the config: {model.gelu_approximate})"
-        )
     if differing:
         raise ValueError(
             f"Expected the weights {source!r}, resized to {image_size} pixels, to fit the model; "
@@ -130,12 +119,13 @@ def load_model(
     *,
     image_size: int | None = None,
     gelu: str | None = None,
-    dtype: DTypeLike = "float32",
+    dtype: DTypeLike | None = None,
 ) -> LoadedModel:
     """Returns the model and parameters from `source` (see `load_weights`).
 
-    `image_size` is the side in pixels, by default that of the weights. `gelu` is `tanh` or `exact`,
-    by default what the source records, or else `tanh`. `dtype` is that of the activations.
+    The model of a run is built from the run's own config. `image_size` is the side in pixels, by
+    default that of the weights. `gelu` is `tanh` or `exact`, by default what the source records, or
+    else `tanh`. `dtype` is that of the activations, by default the run's, or else float32.
 
     Raises:
       ValueError: the weights cannot be loaded or resized, or the GELU is unknown.
@@ -145,18 +135,61 @@ def load_model(
     weights = load_weights(source)
     image_size = weights.image_size if image_size is None else image_size
     params = resized_params(weights, image_size)
-    fields = dataclasses.asdict(_architecture(params))
-    del fields["num_tokens"]
-    approximate = weights.gelu_approximate is not False if gelu is None else GELUS[gelu]
-    model = MlpMixer(**fields, gelu_approximate=approximate, dtype=dtype)
-    return LoadedModel(model, params, image_size, weights.class_names, weights.recipe)
+    changes: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+    assumed = ""
+    if gelu is not None:
+        changes["gelu_approximate"] = GELUS[gelu]
+    elif "gelu_approximate" not in weights.model:
+        assumed = (
+            f"{source} does not record the type of GELU: the tanh approximation is used, as in the "
+            "released weights. Weights trained in PyTorch need --gelu=exact."
+        )
+    model = rebuild_model(weights.model, params, image_size, **changes)
+    return LoadedModel(model, params, image_size, weights.class_names, weights.recipe, assumed)
+
+
+def lost_in_files(weights: Weights) -> str:
+    """Returns in a sentence what a file with these parameters does not record, or "".
+
+    Raises:
+      ValueError: nobody could load the file as the same model.
+    """
+    read, own = (
+        deciding_fields(rebuild_model(recorded, weights.params, weights.image_size))
+        for recorded in ({}, weights.model)
+    )
+    lost = {name: value for name, value in own.items() if value != read.get(name)}
+    flags = ["--gelu=exact"] * (lost.pop("gelu_approximate", True) is False)
+    if lost:
+        raise ValueError(
+            f"Expected a model that a file of parameters describes; got one with "
+            f"{', '.join(f'{name}={value}' for name, value in lost.items())}, which no file "
+            "records. Use the run itself."
+        )
+    flags += ["--class_names=FILE"] * (weights.class_names is not None)
+    return f"To use it, add what it does not record: {' '.join(flags)}" if flags else ""
+
+
+def _published_weights(name: str) -> Weights:
+    published, path = CATALOGUE[name], fetch(name)
+    try:
+        params, description = read_params(path)
+    except ValueError as error:
+        raise ValueError(f"{error} To download it again, remove {path}.") from error
+    if published.input_range == (0, 1):
+        params = _for_symmetric_images(params)
+    weights = _weights(params, description, model={"gelu_approximate": published.gelu_approximate})
+    if weights.architecture.num_classes != 1000:
+        return weights
+    return dataclasses.replace(weights, class_names=tuple(imagenet_class_names()))
 
 
 def _checkpoint_weights(step_directory: epath.Path) -> Weights:
     params, meta = read_checkpoint(step_directory)
     try:
-        known = {
-            "gelu_approximate": bool(meta["config"]["model"]["gelu_approximate"]),
+        name = meta["config"]["model"]["name"]  # without it, shapes would decide
+        known: dict[str, Any] = {
+            "model": {"gelu_approximate": True, **meta["config"]["model"], "name": name},
             "class_names": tuple(map(str, meta["class_names"])),
             "recipe": recipe_of(meta["config"]),
         }
@@ -166,7 +199,18 @@ def _checkpoint_weights(step_directory: epath.Path) -> Weights:
             f"entry is missing or invalid ({type(error).__name__}: {error}). Use another "
             "checkpoint."
         ) from error
-    return _weights(params, f"checkpoint of step {meta['step']:,}", **known)
+    try:
+        check_finite(flax.traverse_util.flatten_dict(params, sep="/"))
+        weights = _weights(params, f"checkpoint of step {meta['step']:,}", **known)
+    except ValueError as error:
+        raise ValueError(f"Cannot load {step_directory}. {error}") from error
+    names, num_classes = len(known["class_names"]), weights.architecture.num_classes
+    if names != num_classes:
+        raise ValueError(
+            f"Expected {num_classes:,} class names in {step_directory}, as its head has; got "
+            f"{names:,}. Use another checkpoint."
+        )
+    return weights
 
 
 def _weights(params: dict[str, Any], description: str, **known: Any) -> Weights:
@@ -194,17 +238,3 @@ def _for_symmetric_images(params: dict[str, Any]) -> dict[str, Any]:
         **params,
         "stem": {"kernel": half, "bias": params["stem"]["bias"] + half.sum((0, 1, 2))},
     }
-
-
-def _step_directory(path: epath.Path) -> epath.Path:
-    if not path.is_absolute():  # Orbax requires absolute paths
-        path = path.absolute()
-    if (path / "state").is_dir():
-        return path
-    step = newest_step(path / "checkpoints")
-    if step is None:
-        raise ValueError(
-            f"There is no complete checkpoint in {path}. Expected a workdir that contains "
-            "checkpoints/STEP, or the folder WORKDIR/checkpoints/STEP itself."
-        )
-    return path / "checkpoints" / str(step)

@@ -132,7 +132,8 @@ class NpzArchive:
             raise _damaged(header.member, f"{len(data):,} bytes of data instead of {size:,}")
         array = np.frombuffer(data, dtype)
         array = array.reshape(header.shape, order="F" if header.fortran_order else "C")
-        return np.array(array, np.float32, order="C")
+        with np.errstate(over="ignore"):  # `check_finite` names what overflows
+            return np.array(array, np.float32, order="C")
 
 
 def _name(member: zipfile.ZipInfo) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from mixer.weights.architecture import architecture_of, check_shapes, expected_shapes
+from mixer.weights.finite import check_finite
 from mixer.weights.npz import NpzArchive
 
 # Where training code stores the parameters within a checkpoint.
@@ -42,7 +43,8 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
     """Returns the float32 parameters by released name, and a description of the file.
 
     Raises:
-      ValueError: the file is damaged, or does not hold exactly the parameters of one Mixer.
+      ValueError: the file is damaged, does not hold exactly the parameters of one Mixer, or has
+        values that are not finite.
     """
     with NpzArchive(path) as archive:
         prefix = _prefix(archive.headers)
@@ -61,8 +63,15 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
             name: archive.read(prefix + names[name]).reshape(shape)
             for name, shape in expected.items()
         }
+    check_finite({prefix + names[name]: array for name, array in params.items()})
     naming = "the older naming" if is_older else "the released naming"
     return params, f".npz in {naming}" + (f", below {prefix}" if prefix else "")
+
+
+def check_container(path: pathlib.Path) -> None:
+    """Raises ValueError unless the file is a whole .npz of plain arrays; reads their headers."""
+    with NpzArchive(path):
+        pass
 
 
 def save(path: pathlib.Path, params: dict[str, np.ndarray]) -> None:

@@ -1,7 +1,8 @@
 """Reads and writes the .safetensors weights of timm's Mixers, in PyTorch's names and layout.
 
 Weights trained in PyTorch need `gelu_approximate=False`; those that timm converted from the paper's
-released weights do not.
+released weights do not. Wrappers of the model (`module.`, `model.`, `state_dict.`) put their names
+before those of all tensors; they are left out.
 """
 
 import pathlib
@@ -11,7 +12,14 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from mixer.weights.architecture import Shapes, architecture_of, check_shapes, expected_shapes
+from mixer.weights.architecture import (
+    Shapes,
+    architecture_of,
+    check_shapes,
+    expected_shapes,
+    first_names,
+)
+from mixer.weights.finite import check_finite
 
 _TIMM_MODULES = {
     "stem": "stem.proj",
@@ -34,6 +42,7 @@ _TIMM_NAME = re.compile(r"(?:blocks\.(0|[1-9][0-9]{0,5})\.)?(.+)\.(weight|bias)"
 _TO_RELEASED = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 _TO_TIMM = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 
+_STEM = "stem.proj.weight"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -41,27 +50,27 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
     """Returns the float32 parameters by released name, and a description of the file.
 
     Raises:
-      ValueError: the file is damaged, or does not hold exactly the parameters of one Mixer.
+      ValueError: the file is damaged, does not hold exactly the parameters of one Mixer, or has
+        values that are not finite.
     """
-    try:
-        # Opening validates all offsets, shapes and types against each other and the file size.
-        opened = safetensors.safe_open(path, framework="numpy")
-    except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"Expected a .safetensors file; got something else, or an incomplete one: {error}. "
-            "Copy or download the file again."
-        ) from error
-    with opened as file:
-        expected = _check_header(file)
+    with _open(path) as file, np.errstate(over="ignore"):  # what overflows is named below
+        prefix, expected = _check_header(file)
         params = {
             name: np.array(
-                file.get_tensor(_timm_name(name)).transpose(_TO_RELEASED[len(shape)]),
+                file.get_tensor(prefix + _timm_name(name)).transpose(_TO_RELEASED[len(shape)]),
                 np.float32,
                 order="C",
             )
             for name, shape in expected.items()
         }
-    return params, ".safetensors in timm's naming"
+    check_finite({prefix + _timm_name(name): array for name, array in params.items()})
+    return params, ".safetensors in timm's naming" + (f", below {prefix}" if prefix else "")
+
+
+def check_container(path: pathlib.Path) -> None:
+    """Raises ValueError unless the file is a whole .safetensors file; reads its header."""
+    with _open(path):
+        pass
 
 
 def save(path: pathlib.Path, params: dict[str, np.ndarray]) -> None:
@@ -73,17 +82,30 @@ def save(path: pathlib.Path, params: dict[str, np.ndarray]) -> None:
     safetensors.numpy.save_file(tensors, path)
 
 
-def _check_header(file: safetensors.safe_open) -> Shapes:
-    """Checks names, shapes and types; returns the expected shapes by released name."""
+def _open(path: pathlib.Path) -> safetensors.safe_open:
+    try:
+        # Opening validates all offsets, shapes and types against each other and the file size.
+        return safetensors.safe_open(path, framework="numpy")
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"Expected a .safetensors file; got something else, or an incomplete one: {error}. "
+            "Copy or download the file again."
+        ) from error
+
+
+def _check_header(file: safetensors.safe_open) -> tuple[str, Shapes]:
+    """Checks names, shapes and types; returns the wrappers' names and the expected shapes."""
     tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    prefix = _prefix(list(tensors))
     found = {name: tuple(tensor.get_shape()) for name, tensor in tensors.items()}
     released = {
-        _released_name(name): _permuted(shape, _TO_RELEASED) for name, shape in found.items()
+        _released_name(name.removeprefix(prefix)): _permuted(shape, _TO_RELEASED)
+        for name, shape in found.items()
     }
     expected = expected_shapes(architecture_of(released))
     check_shapes(
         found,
-        {_timm_name(name): _permuted(shape, _TO_TIMM) for name, shape in expected.items()},
+        {prefix + _timm_name(name): _permuted(shape, _TO_TIMM) for name, shape in expected.items()},
     )
     for name, tensor in tensors.items():
         if tensor.get_dtype() not in _FLOATS:
@@ -91,7 +113,25 @@ def _check_header(file: safetensors.safe_open) -> Shapes:
                 f"Expected tensors of type {' or '.join(_FLOATS)}; {name} is {tensor.get_dtype()}. "
                 "Save it as float32."
             )
-    return expected
+    return prefix, expected
+
+
+def _prefix(names: list[str]) -> str:
+    """Returns what stands before `stem.proj.weight`, and before every other name.
+
+    Raises:
+      ValueError: it does not stand before all.
+    """
+    found = [name.removesuffix(_STEM) for name in names if name.endswith(f".{_STEM}")]
+    if _STEM in names or not found:
+        return ""
+    others = [name for name in names if not name.startswith(found[0])]
+    if others:
+        raise ValueError(
+            f"Expected the tensors of one model; got some below {first_names(found)} and others: "
+            f"{first_names(others)}. Save the tensors of one model alone."
+        )
+    return found[0]
 
 
 def _permuted(shape: tuple[int, ...], axes: dict[int, tuple[int, ...]]) -> tuple[int, ...]:

@@ -3,7 +3,14 @@
 import pytest
 
 from mixer.benchmark import timing
-from mixer.benchmark.timing import Workload, is_out_of_memory, spread, time_calls, warm_up
+from mixer.benchmark.timing import (
+    Workload,
+    four_digits,
+    is_out_of_memory,
+    spread,
+    time_calls,
+    warm_up,
+)
 
 
 @pytest.fixture
@@ -49,3 +56,10 @@ def test_spread():
 )
 def test_what_means_that_memory_is_too_small(error, expected):
     assert is_out_of_memory(error) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(11582.4, "11582"), (9999.0, "9999"), (4073.2, "4073"), (0.23456, "0.2346")]
+)
+def test_numbers_have_four_digits_and_no_exponent(value, text):
+    assert four_digits(value) == text

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import resource
 import shutil
 from collections.abc import Callable
 
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import tensorstore
+from etils import epath
 
 from mixer.checkpoint.checksum import array_checksums, json_checksum
 from mixer.checkpoint.folder import newest_step
@@ -121,7 +124,7 @@ def put(source: pathlib.Path, target: pathlib.Path) -> None:
 FAULTS: dict[str, tuple[str, Fault]] = {
     "one bit": ("checksum", lambda step, old: replace_state(step, flip_one_bit)),
     "two rows swapped": ("checksum", lambda step, old: replace_state(step, swap_two)),
-    "saved in bfloat16": ("checksum", lambda step, old: replace_state(step, to_bfloat16)),
+    "saved in bfloat16": ("arrays", lambda step, old: replace_state(step, to_bfloat16)),
     "another shape": ("arrays", lambda step, old: replace_state(step, lambda x: x[:10])),
     "arrays of another step": ("checksum", lambda step, old: put(old / "state", step / "state")),
     "truncated array": ("arrays", lambda step, old: truncate(largest_data(step))),
@@ -233,6 +236,53 @@ def test_other_types_shapes_and_names_are_refused_with_the_difference(folder):
     message = re.escape("\n".join(lines)).replace(re.escape(".*"), ".*")
     with pytest.raises(ValueError, match=message):
         restore_newest(folder, wanted)
+
+
+def test_arrays_that_claim_more_than_their_files_hold_are_not_read(folder):
+    def rewrite(step: pathlib.Path, **changes: object) -> None:
+        """Gives the stored kernel another shape, type or size of its pieces."""
+        store = {"driver": "ocdbt", "base": f"file://{step}/state/"}
+        files = tensorstore.KvStore.open(store).result()
+        described = json.loads(files["params.kernel/.zarray"])
+        files["params.kernel/.zarray"] = json.dumps(described | changes).encode()
+
+    rewrite(folder / "3", chunks=[2**20, 2**14])  # 64 GiB for one piece
+    rewrite(folder / "2", shape=[2**15, 2**15], chunks=[2**15, 2**15])  # 4 GiB
+    before = memory_bytes()
+    restored = restore(folder)
+    assert restored.step == 1
+    assert memory_bytes() - before < 2**28
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "1",
+        "2.damaged-arrays",
+        "3.damaged-arrays",
+    ]
+    # As weights, with a signature that is right; nothing says what shape to expect.
+    meta = json.loads((folder / "1/meta/metadata").read_text())
+    claimed = {"dtype": "float32", "shape": [2**15, 2**15]}
+    meta["arrays"]["params/kernel"] |= claimed
+    rewrite(folder / "1", shape=claimed["shape"])
+    edit_meta(folder / "1", seal=True, arrays=meta["arrays"])
+    message = (
+        r"checkpoints/1 is damaged: arrays: they claim 4,294,967,\d+ bytes, the files hold \d,"
+    )
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(folder / "1")
+    with pytest.raises(
+        ValueError, match=r"params/kernel: float32\[32768, 32768\] saved, float32\[20"
+    ):
+        restore(folder)
+    assert memory_bytes() - before < 2**28
+
+
+def memory_bytes() -> int:
+    """Returns the most memory that this process has held so far."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_a_checkpoint_that_is_not_there_is_named_with_those_that_are(folder):
+    with pytest.raises(ValueError, match=r"no checkpoint .*/99. Steps in .*checkpoints: 1, 2, 3\."):
+        read_checkpoint(epath.Path(folder / "99"))
 
 
 def test_damaged_parameters_are_not_used_as_weights(folder):

@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from mixer.data.datasets import open_dataset
+from mixer.data.datasets import cached, open_dataset
 from mixer.data.input_pipeline import EvalInput, TrainInput
 from mixer.data.order import ExampleOrder
 from mixer.data.preprocess import inception_crop, make_eval_preprocess, make_train_preprocess
@@ -130,6 +130,19 @@ def test_another_seed_gives_another_batch_and_a_repeated_example_another_crop(ba
     assert len({image.tobytes() for image in mine}) == len(mine)
 
 
+def test_one_image_looks_different_in_every_epoch(data_dir):
+    dataset = open_dataset("digits", "train", data_dir, fraction=1 / 1433)
+    assert len(dataset.records) == 1
+    crop = inception_crop(8, area=(0.3, 1.0))
+    preprocess = make_train_preprocess(
+        size=8, crop=crop, flip=True, randaugment_layers=0, randaugment_magnitude=0.0
+    )
+    order = ExampleOrder(1, 4, seed=0)
+    train = TrainInput(dataset, order, preprocess, rows=np.arange(4), prefetch=2)
+    batches = list(itertools.islice(train.from_step(0), 20))
+    assert len({batch["images"].tobytes() for batch in batches}) == 20
+
+
 WHOLE = make_eval_preprocess(size=8, crop="resize_crop", resize=8)
 
 
@@ -232,6 +245,61 @@ def test_a_damaged_image_ends_an_evaluation_with_its_name(damaged_folder):
         list(evaluation.one_pass())
 
 
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_an_evaluation_may_leave_damaged_images_out_and_says_so_each_time(
+    damaged_folder, cache, hosts
+):
+    parts = []
+    for rows in np.split(np.arange(8), hosts):
+        lines: list[str] = []
+        evaluation = EvalInput(
+            damaged_folder,
+            WHOLE,
+            batch_size=8,
+            rows=rows,
+            prefetch=1,
+            cache=cache,
+            on_damage=lines.append,
+        )
+        first, second = list(evaluation.one_pass()), list(evaluation.one_pass())
+        for batch, again in zip(first, second, strict=True):
+            assert_same(batch, again)
+        found = [line for line in lines if line.startswith("Left out of the evaluation: damaged")]
+        assert lines[len(found) :] == [
+            f"{len(found)} damaged examples are left out, as before."
+        ] * (1 if found else 0)
+        parts.append((first, found))
+    names = sorted(line.partition(".jpg")[0][-2:] for _, found in parts for line in found)
+    assert names == ["03", "17", "38"]
+    labels = np.concatenate([batch["labels"] for batches, _ in parts for batch in batches])
+    assert (labels >= 0).sum() == 37
+    pixels = {
+        int(image[0, 0, 0])
+        for batches, _ in parts
+        for batch in batches
+        for image, label in zip(batch["images"], batch["labels"], strict=True)
+        if label >= 0
+    }
+    assert len(pixels) == 37
+
+
+def test_damaged_images_in_memory_are_replaced_as_those_on_disk(damaged_folder, capsys):
+    (pathlib.Path(damaged_folder.records.locate(0)).parent / "39.jpg").unlink()  # unreadable
+    order = ExampleOrder(40, 8, seed=0)
+    in_memory = cached(damaged_folder, "raw", order.examples_of(np.arange(8)))
+    found: dict[int, list[str]] = {}
+    expected: dict[int, list[str]] = {}
+    batches = itertools.islice(damaged_input(in_memory).from_step(0, found.__setitem__), 5)
+    others = itertools.islice(damaged_input(damaged_folder).from_step(0, expected.__setitem__), 5)
+    for batch, other in zip(batches, others, strict=True):
+        assert_same(batch, other)
+    assert found == expected
+    texts = [text for step in found for text in found[step]]
+    assert sum("39.jpg cannot be read: No such file" in text for text in texts) == 1
+    assert len(texts) == 4
+
+
 def test_a_dataset_of_damaged_images_is_given_up(tmp_path):
     folder = tmp_path / "train" / "class"
     folder.mkdir(parents=True)
@@ -271,7 +339,7 @@ def batches_of(dataset, first_step):
 LEAVES_ITERATORS = """
 import sys, time
 import numpy as np
-from mixer.data.datasets import open_dataset
+from mixer.data.datasets import cached, open_dataset
 from mixer.data.input_pipeline import EvalInput, TrainInput
 from mixer.data.order import ExampleOrder
 from mixer.data.preprocess import (inception_crop, make_eval_preprocess, make_train_preprocess)

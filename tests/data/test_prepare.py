@@ -20,7 +20,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from mixer.data import prepare
-from mixer.data.prepare.sources import ClassFiles, find_classes
+from mixer.data.datasets import open_dataset
+from mixer.data.folder import ImageFolder, read_image_folder
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PHOTO = Image.fromarray(load_sample_image("china.jpg"))
@@ -94,14 +95,17 @@ def test_the_bytes_of_every_kind_of_image_come_back_unchanged(ingest, tmp_path, 
         "g.jpg": encode(6, "PNG"),  # the kind is in the bytes, not in the name
         "h.jpg": encode(7) + bytes(100),  # more after the end mark
         "ümlaut.jpg": encode(8),
+        "i.bmp": encode(9, "BMP", mode="P"),
+        "j.GIF": encode(10, "GIF"),
+        "k.webp": encode(11, "WEBP"),
     }
     for name, content in contents.items():
-        write(tmp_path / "source" / "things" / name, content)
-    write(tmp_path / "source" / "things" / "notes.txt", b"not an image")
-    write(tmp_path / "source" / "things" / ".DS_Store", b"not for us")
+        write(tmp_path / "source" / "train" / "things" / name, content)
+    write(tmp_path / "source" / "train" / "things" / "notes.txt", b"not an image")
+    write(tmp_path / "source" / "train" / "things" / ".DS_Store", b"not for us")
     report = ingest(tmp_path / "source", check=check)
     assert read_back(report.path, "train") == {n: (c, 0) for n, c in contents.items()}
-    assert report.images == {"train": {"things": 9}}
+    assert report.images == {"train": {"things": 12}}
     assert report.ignored == {".txt": 1}
     assert report.unreadable == {}
 
@@ -172,13 +176,13 @@ def spoil(source: pathlib.Path) -> dict[str, str]:
     write(folder / "cut.jpg", encode(20)[:-40])
     write(folder / "cut.png", encode(21, "PNG")[:-40])
     write(folder / "empty.jpg", b"")
-    write(folder / "film.jpg", encode(22, "GIF"))
+    write(folder / "film.jpg", encode(22, "TIFF"))
     (folder / "gone.jpg").symlink_to("nowhere")
     return {
         "cut.jpg": "is a JPEG",
         "cut.png": "is a PNG",
         "empty.jpg": "is empty",
-        "film.jpg": "is neither JPEG nor PNG: it begins with b'GIF8",
+        "film.jpg": "is no JPEG, PNG, BMP, GIF or WebP image: it begins with b'II*",
         "gone.jpg": "cannot be read: No such file",
     }
 
@@ -274,13 +278,13 @@ def test_links_and_second_members_of_a_name_are_unreadable(ingest, tmp_path):
 @pytest.mark.parametrize(
     ("files", "options", "message"),
     [
-        ([], {}, "holds none. Expected: SOURCE/CLASS"),
+        ([], {}, "holds none that has an image, but nothing else. Expected: PATH/CLASS"),
         (["0.jpg"], {}, "Expected images in class folders; got .*0.jpg"),
         (["cat/inner/0.jpg"], {}, "got the folder .*cat/inner"),
         (["train/cat/0.jpg", "te-st/cat/0.jpg"], {}, "named as TFDS names splits; got 'te-st'"),
         (["train/cat/0.jpg", "test/notes.txt"], {}, "Expected classes in .*test; it holds none"),
         (["cat/0.jpg", "cat.tar"], {}, "one place for each class"),
-        (["cat/0.txt"], {}, "readable images, .* in the split 'train' .*; found 0"),
+        (["cat/0.txt"], {}, r"holds none that has an image, but 1 \.txt; 1 folder without .*cat"),
         (["cat/0.jpg"], {"num_shards": 2}, "at least 2 readable images, one for each shard"),
         (["cat/0.jpg"], {"num_shards": 0}, "at least one shard; got num_shards=0"),
         (["cta/0.jpg"], {"class_names": ["dog", "cat"]}, "got 1 others, .*'cta' .* is 'cat'"),
@@ -302,7 +306,9 @@ def test_bad_sources_and_arguments_are_refused(ingest, tmp_path, files, options,
 
 
 def test_a_missing_source_and_a_remote_destination_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="Expected a folder of images; got .*nowhere"):
+    with pytest.raises(
+        ValueError, match="Expected images in .*nowhere/CLASS/.*; there is no such folder"
+    ):
         prepare.ingest_images(str(tmp_path / "nowhere"), "pets", data_dir=str(tmp_path))
     with pytest.raises(ValueError, match="a local data_dir, .* got gs://bucket"):
         prepare.ingest_images(str(tmp_path), "pets", data_dir="gs://bucket/data")
@@ -344,8 +350,14 @@ import signal
 # Tests that run in the background ignore SIGINT, and so would this child of theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys
-from mixer.data.prepare import ingest_images
+from mixer.data.prepare import ingest_images, sources
 
+def read_once_told(path, read=sources.read_image):
+    if path.name == "9.jpg":
+        open(sys.argv[3]).read()
+    return read(path)
+
+sources.read_image = read_once_told
 try:
     ingest_images(sys.argv[1], "pets", data_dir=sys.argv[2])
 except KeyboardInterrupt:
@@ -358,15 +370,17 @@ def stuck_ingestion(
     source: pathlib.Path, data_dir: pathlib.Path
 ) -> Iterator[tuple[subprocess.Popen, int]]:
     """An ingestion in another process that waits in the middle, until the pipe is closed."""
-    fifo = source / "train" / "dog" / "9.jpg"
+    image, fifo = source / "train" / "dog" / "9.jpg", source.parent / "wait"
+    write(image, encode(9))
     os.mkfifo(fifo)
-    process = subprocess.Popen([sys.executable, "-c", INGEST, source, data_dir], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-c", INGEST, source, data_dir, fifo], cwd=ROOT)
     try:
         yield process, open_when_read(fifo, process)
     finally:
         process.kill()
         process.wait()
         fifo.unlink()
+        image.unlink()
 
 
 def open_when_read(fifo: pathlib.Path, process: subprocess.Popen) -> int:
@@ -400,15 +414,16 @@ def test_the_destination_is_locked_before_the_source_is_read(ingest, source, tmp
     folder = tmp_path / "data" / "pets"
     refusals = []
 
-    def scan_while_another_process_tries(*arguments: object) -> list[ClassFiles]:
+    def scan_while_another_process_tries(*arguments: object, **options: bool) -> ImageFolder:
         for _ in range(2):  # the first refusal does not take the lock away
             with pytest.raises(ValueError, match="alone; another process does so now") as caught:
                 ingest(tmp_path / "nowhere")
             refusals.append(caught.value)
             assert folder.exists()
-        return find_classes(*arguments)
+        return read_image_folder(*arguments, **options)
 
-    monkeypatch.setattr("mixer.data.prepare.ingest.find_classes", scan_while_another_process_tries)
+    scan = scan_while_another_process_tries
+    monkeypatch.setattr("mixer.data.prepare.ingest.read_image_folder", scan)
     assert ingest(source).splits == {"test": 2, "train": 8}
     assert len(refusals) == 2
 
@@ -421,9 +436,49 @@ def test_an_interrupt_leaves_nothing_behind(source, tmp_path):
         assert not (tmp_path / "data" / "pets").exists()
 
 
+def test_what_others_wrote_beside_it_is_kept(ingest, source, tmp_path):
+    folder = tmp_path / "data" / "pets"
+    write(tmp_path / "data" / "notes.txt", b"mine")
+    for name in ("incomplete.notes", "incomplete.ABC123_1.0.0"):
+        write(folder / name / "mine.txt", b"mine")
+        with pytest.raises(ValueError, match=f"Expected no dataset in .*found .*{name}"):
+            ingest(source)
+        assert (folder / name / "mine.txt").read_bytes() == b"mine"
+        shutil.rmtree(folder / name)
+    write(folder / "incomplete.ABC123_1.0.0" / "pets-train.array_record-00000-of-00001", b"ours")
+    ingest(source)
+    assert [path.name for path in folder.iterdir()] == ["1.0.0"]
+    assert (tmp_path / "data" / "notes.txt").read_bytes() == b"mine"
+
+
+def test_class_folders_alone_are_split_as_in_training(ingest, tmp_path):
+    for index in range(24):
+        write(tmp_path / "source" / ("cat", "dog")[index % 2] / f"{index}.jpg", encode(index))
+    report = ingest(tmp_path / "source")
+    assert report.splits == {"test": 2, "train": 22}
+    assert "a fixed tenth of each class is test (2 images) and the rest train (22)" in (
+        report.summary()
+    )
+    for split in ("test", "train"):
+        records = open_dataset(f"folder:{tmp_path / 'source'}", split, "").records
+        names = {pathlib.Path(records.locate(index)).name for index in range(len(records))}
+        assert names == set(read_back(report.path, split))
+    names = {path.name for path in (tmp_path / "data" / "pets" / "1.0.0").iterdir()}
+    assert "ingest_report.json" in names
+    # The same words work for it as for the folder.
+    for split, count in (("validation", 2), ("train[:50%]", 11)):
+        for name in (f"folder:{tmp_path / 'source'}", "pets"):
+            assert len(open_dataset(name, split, str(tmp_path / "data")).records) == count
+
+
 def test_class_names_are_read_one_per_line(tmp_path):
     (tmp_path / "classes.txt").write_text("dog \n\ncat\r\n")
     assert prepare.read_class_names(str(tmp_path / "classes.txt")) == ["dog", "cat"]
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfdog\ncaf\xc3\xa9")
+    assert prepare.read_class_names(str(tmp_path / "classes.txt")) == ["dog", "café"]
+    (tmp_path / "classes.txt").write_bytes(b"dog\ncaf\xe9")
+    with pytest.raises(ValueError, match=r"in UTF-8 in .*classes\.txt; got .*0xe9"):
+        prepare.read_class_names(str(tmp_path / "classes.txt"))
 
 
 @pytest.mark.parametrize(
@@ -501,5 +556,5 @@ Wrote 10 images to {path}
 def test_an_error_of_the_script_is_a_message_and_not_a_traceback(tmp_path):
     result = run_script(f"--images={tmp_path / 'nowhere'}", "--name=pets")
     assert result.returncode == 1
-    assert "Expected a folder of images; got " in result.stderr
+    assert "there is no such folder. A relative path" in result.stderr
     assert "Traceback" not in result.stderr

@@ -169,3 +169,21 @@ def test_random_crops_keep_the_aspect_ratio_and_reach_every_position():
     assert (lefts.min(), lefts.max()) == (pytest.approx(0, abs=1), pytest.approx(56, abs=1))
     with pytest.raises(ValueError, match="resize to be at least image_size=64; got 63"):
         random_crop(64, resize=63)
+
+
+@pytest.mark.parametrize("shape", [(1, 65_000), (65_000, 1), (3, 50)])
+def test_a_line_of_pixels_is_resized_in_part(shape):
+    grey = np.linspace(0, 255, max(shape)).astype(np.uint8).reshape(*shape, 1)
+    png = tf.io.encode_png(np.repeat(grey, 3, axis=2))
+    image = make_eval_preprocess(size=16, crop="resmall_crop", resize=16)(png).numpy()
+    assert abs(image.mean() - 127) < 3  # the middle
+    crops = [random_crop(16, resize=18)(png, seed(number)).numpy().mean() for number in range(40)]
+    assert min(crops) < 80  # any part
+    assert max(crops) > 170
+
+
+def test_the_aspect_ratio_is_kept_up_to_a_limit(photo):
+    strip = photo[:40, :320]  # 1 : 8
+    image = make_eval_preprocess(size=20, crop="resmall_crop", resize=20)(tf.io.encode_png(strip))
+    whole = tf.image.resize(strip, (20, 160), "area").numpy().astype(np.uint8)
+    np.testing.assert_array_equal(image, whole[:, 70:90])

@@ -1,11 +1,13 @@
 """Names of classes: ImageNet's in the order of the labels, a file's, or numbers."""
 
 import dataclasses
+import unicodedata
 
 import pytest
 import tensorflow_datasets as tfds
 
-from mixer.evaluation.class_names import find_class_names, imagenet_class_names
+from mixer.data.imagenet import imagenet_class_names
+from mixer.evaluation.class_names import find_class_names, match_classes
 
 
 def test_imagenet_names_are_in_the_order_of_the_labels(tmp_path):
@@ -38,3 +40,81 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path, colour_model):
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="Expected .*names.txt to be UTF-8 text"):
         find_class_names(colour_model(3), str(file))
+
+
+def test_a_file_as_editors_on_other_systems_write_it(tmp_path, colour_model):
+    file = tmp_path / "names.txt"
+    for content in (b"\xef\xbb\xbfrot\r\ngr\xc3\xbcn\r\n\r\nblau", b"rot \ngr\xc3\xbcn\nblau\n"):
+        file.write_bytes(content)
+        assert find_class_names(colour_model(3), str(file)) == ["rot", "grün", "blau"]
+    file.write_bytes("rot\ngrün\nblau\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="names.txt to be UTF-8 text.* iconv -f latin1 -t utf-8"):
+        find_class_names(colour_model(3), str(file))
+
+
+def test_a_file_with_the_weights_names_in_another_order_is_refused(tmp_path, colour_model):
+    named = dataclasses.replace(colour_model(3), class_names=("ant", "bee", "cat"))
+    file = tmp_path / "names.txt"
+    file.write_text("bee\nant\ncat\n")
+    with pytest.raises(ValueError, match="another order: bee for ant; ant for bee. Leave out"):
+        find_class_names(named, str(file))
+    file.write_text("Ameise\nBiene\nKatze\n")
+    assert find_class_names(named, str(file)) == ["Ameise", "Biene", "Katze"]
+
+
+OWN = ("ant", "bee", "cat")
+BY_NAME = "Labels are matched by name: {} of the weights' 3 classes."
+BY_POSITION = "The {} have no class names: labels are compared by position."
+
+
+@pytest.mark.parametrize(
+    ("own", "names", "expected"),
+    [
+        (OWN, OWN, (None, "")),
+        (OWN, ("cat", "ant", "bee"), ([2, 0, 1], BY_NAME.format(3))),
+        (OWN, ("cat", "ant"), ([2, 0], BY_NAME.format(2))),
+        (OWN, ("bee",), ([1], BY_NAME.format(1))),
+        (None, OWN, (None, BY_POSITION.format("weights"))),
+        (("0", "1", "2"), OWN, (None, BY_POSITION.format("weights"))),
+        (OWN, ("0", "1", "2"), (None, BY_POSITION.format("dataset"))),
+        (("0", "10", "2"), ("0", "2", "10"), ([0, 2, 1], BY_NAME.format(3))),
+        (("caf\u00e9", "b", "c"), ("cafe\u0301", "b", "c"), (None, "")),
+        (("caf\u00e9", "b", "c"), ("b", "cafe\u0301"), ([1, 0], BY_NAME.format(2))),
+        (("n01440764", "b", "c"), ("tench", "b", "c"), (None, "")),
+        (("n01440764", "n01443537", "c"), ("goldfish",), ([1], BY_NAME.format(1))),
+    ],
+)
+def test_which_logit_belongs_to_which_class(own, names, expected):
+    assert match_classes(own, 3, names, "folder:D") == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "names", "message"),
+    [
+        (
+            OWN,
+            ("dog", "elk", "fox"),
+            r"3 of its 3 .*dataset: dog; elk; fox\n  weights: ant; b",
+        ),
+        (
+            OWN,
+            ("ant", "bee", "dog"),
+            r"1 of its 3 are not among theirs.*\n  missing: dog\nFine",
+        ),
+        (OWN, ("ant", "bee", "cat", "dog"), r"1 of its 4 .*missing: dog"),
+        (OWN, ("Ant", "bee", "cat"), r"missing: Ant\n.*--class_names=FILE"),
+        (None, ("ant", "bee"), "for the 2 classes of folder:D; got 3 classes"),
+        (("0", "1", "2"), ("ant", "bee"), "for the 2 classes of folder:D; got 3 classes"),
+        (OWN, ("0", "1", "2", "3"), "for the 4 classes of folder:D; got 3 classes"),
+        (("caf\u00e9", "cafe\u0301", "c"), ("c",), "the weights with distinct names"),
+        (("caf\u00e9", "b", "c"), ("caf\u00e9", "cafe\u0301"), "folder:D with distinct names"),
+    ],
+)
+def test_other_classes_are_refused_with_both_lists(own, names, message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        match_classes(own, 3, names, "folder:D")
+
+
+def test_published_names_are_composed():
+    names = imagenet_class_names()
+    assert all(unicodedata.is_normalized("NFC", name) for name in names.values())

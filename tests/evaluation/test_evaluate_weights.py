@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -40,6 +42,10 @@ def test_what_is_not_asked_for_is_as_in_the_run(colour_model):
     loaded = dataclasses.replace(colour_model(3), recipe=recipe_of(config))
     of_run = Images("cifar10:3.0.2", "t", "/data", ("resize_crop",), resize=12, batch_size=8)
     assert images_for(loaded, batch_size=8) == of_run  # the model is for 8 pixels, twice the run's
+    of_theirs = dataclasses.replace(loaded, recipe=recipe_of(config | {"label_key": "fine"}))
+    assert images_for(of_theirs, batch_size=8) == dataclasses.replace(of_run, label_key="fine")
+    assert images_for(of_theirs, dataset="digits", batch_size=8).label_key == ""
+    assert images_for(loaded, label_key="coarse", batch_size=8).label_key == "coarse"
     asked = {"split": "test[:9%]", "data_dir": "", "crops": BOTH, "resize": 9}
     assert images_for(loaded, **asked, batch_size=8) == dataclasses.replace(of_run, **asked)
     of_other = dataclasses.replace(of_run, dataset="digits", split="validation", data_dir="")
@@ -115,7 +121,7 @@ def test_a_probe_of_weights_that_know_other_classes_or_none(colour_folder, colou
         (3, {"crops": ()}, "Expected at least one crop"),
         (3, {"resize": 4}, "eval_resize to be at least image_size=8; got 4"),
         (3, {"batch_size": 12}, "divisible by the 8 devices; got 12"),
-        (3, {"split": "validation"}, "there is no such folder .* holds: test, train"),
+        (3, {"split": "minival"}, "Unknown split .* of .* Expected one of: test, train"),
     ],
 )
 def test_what_cannot_be_is_said_before_an_image_is_read(
@@ -147,3 +153,60 @@ def test_a_damaged_image_ends_the_evaluation_with_its_name(colour_folder, colour
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(DamagedExample, match=str(path)):
         next(evaluate_head(colour_model(3), images_of(colour_folder)))
+
+
+# Weights of colour_model by the name of the class: folders class0, class1, class2 are red, ...
+@pytest.mark.parametrize(
+    ("own", "num_classes", "correct", "said"),
+    [
+        (("class0", "class1", "class2"), 3, 9, ""),
+        (None, 3, 9, "The weights have no class names: labels are compared by position.\n"),
+        # Right are three green images, and the red one of class2, which is called class2 here.
+        (("class2", "class1", "class0"), 3, 4, "matched by name: 3 of the weights' 3 classes.\n"),
+        (("class0", "class1", "class2", "x"), 4, 9, "by name: 3 of the weights' 4 classes.\n"),
+        (("class1", "class2", "class0", "x"), 4, 1, "by name: 3 of the weights' 4 classes.\n"),
+    ],
+)
+def test_labels_are_matched_by_name(
+    colour_folder, colour_model, capsys, own, num_classes, correct, said
+):
+    loaded = dataclasses.replace(colour_model(num_classes), class_names=own)
+    (result,) = evaluate_head(loaded, images_of(colour_folder, crops=BOTH[:1]))
+    assert (result["correct"], result["count"]) == (correct, 11)
+    assert capsys.readouterr().err.endswith(said)
+
+
+def test_other_classes_are_an_error_that_lists_both(colour_folder, colour_model):
+    loaded = dataclasses.replace(colour_model(3), class_names=("dog", "elk", "fox"))
+    with pytest.raises(
+        ValueError, match=r"dataset: class0; class1; class2\n  weights: dog; elk; fox"
+    ):
+        next(evaluate_head(loaded, images_of(colour_folder)))
+
+
+class Overflows(nn.Module):
+    """Gives infinity for the red images, and features that are not numbers."""
+
+    num_classes: int = 3
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        red = jnp.mean(images[..., 0], axis=(1, 2)) - 0.9
+        return jnp.zeros((len(images), 3)) + jnp.exp(1e4 * red)[:, None]
+
+
+def test_logits_that_are_not_finite_are_no_accuracy(colour_folder):
+    loaded = LoadedModel(Overflows(), {}, 8, None)
+    images = images_of(colour_folder)
+    with pytest.raises(FloatingPointError, match="Expected finite logits; got NaN or infinity"):
+        next(evaluate_head(loaded, images))
+    with pytest.raises(FloatingPointError, match="Expected finite features; got NaN or infinity"):
+        next(evaluate_few_shot(loaded, images, train_split="train", shots=[1]))
+
+
+@pytest.mark.parametrize("bias", [0.0, -10.0])
+def test_a_head_that_was_never_trained_is_refused(colour_folder, bias):
+    head = {"kernel": np.zeros((4, 3), np.float32), "bias": np.full(3, bias, np.float32)}
+    loaded = LoadedModel(Overflows(), {"head": head}, 8, None)
+    with pytest.raises(ValueError, match="trained head; got one of zeros for 3 classes.*few_shot"):
+        next(evaluate_head(loaded, images_of(colour_folder)))

@@ -1,11 +1,13 @@
 """scripts/evaluate.py and scripts/predict.py as a user calls them."""
 
+import csv
 import json
 import os
 import pathlib
 import runpy
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 
 import jax
@@ -33,7 +35,7 @@ def call(capsys: pytest.CaptureFixture) -> Callable[..., str]:
         main = runpy.run_path(str(ROOT / "scripts" / script))["main"]
         try:
             _, *others = flags.FLAGS([script, *map(str, arguments)])
-            main(*[others] * (script == "predict.py"))
+            main(*[others] * (script in ("predict.py", "convert_weights.py")))
         finally:
             logging.set_verbosity(verbosity)
             for name in set(flags.FLAGS) - before:
@@ -99,7 +101,7 @@ def test_a_file_that_is_no_image_leaves_the_picture_alone(call, tmp_path, weight
     (tmp_path / "b.png").write_bytes(b"text")
     (tmp_path / "drawn.png").write_bytes(b"an earlier one")
     arguments = [tmp_path / "a.png", tmp_path / "b.png", f"--output={tmp_path / 'drawn.png'}"]
-    with pytest.raises(ValueError, match="Expected .*b.png to be a JPEG or PNG image"):
+    with pytest.raises(ValueError, match="Expected .*b.png to be an image"):
         call("predict.py", *arguments, f"--weights={weights}")
     assert (tmp_path / "drawn.png").read_bytes() == b"an earlier one"
 
@@ -107,7 +109,7 @@ def test_a_file_that_is_no_image_leaves_the_picture_alone(call, tmp_path, weight
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
-        ("predict.py", [], "error: Expected image files; got none"),
+        ("predict.py", [], "error: Expected image files, folders or patterns; got none"),
         ("predict.py", ["missing.png"], "error: Expected an image file; there is no file missing"),
         (
             "predict.py",
@@ -115,7 +117,7 @@ def test_a_file_that_is_no_image_leaves_the_picture_alone(call, tmp_path, weight
             "Expected --output to differ from the images; got a.png",
         ),
         ("predict.py", ["a.png", "--output=there/b.png"], "in an existing folder"),
-        ("predict.py", ["a.png", "--output=b.jpg"], "Expected --output=NAME.png"),
+        ("predict.py", ["a.png", "--output=b.jpg"], "Expected --output=NAME.png, .csv or .json"),
         (
             "evaluate.py",
             ["--dataset=d", "--few_shot=5,-1"],
@@ -136,3 +138,92 @@ def test_bad_flags_are_refused_at_once(script, arguments, message, tmp_path):
     assert message in result.stderr + result.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == b"an image"
+
+
+def test_a_folder_becomes_a_table_with_true_classes(tmp_path, weights, write_image, call):
+    for name, colour in (("3/a.png", "red"), ("3/b.png", "blue"), ("7/=c.png", "red")):
+        write_image(tmp_path / "test" / name, colour)
+    (tmp_path / "test" / "3" / "notes.txt").write_text("")
+    names = tmp_path / "names.txt"
+    names.write_bytes(b"\xef\xbb\xbf" + "".join(f"{n}\r\n" for n in range(10)).encode())
+    flags = [f"--weights={weights}", f"--class_names={names}", "--top=1"]
+    for kind in ("csv", "json"):
+        output = tmp_path / f"p.{kind}"
+        printed = call("predict.py", tmp_path / "test", *flags, f"--output={output}")
+        assert printed.endswith(f"named after a class\nTable: {output}\n")
+        assert "top-1 66.67%, 2 of 3 images" in printed
+        table = call(
+            "predict.py", tmp_path / "test", *flags, f"--format={kind}", f"--output={output}"
+        )
+        assert table == output.read_text()
+    rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
+    assert [(row["true_class"], row["class_1"]) for row in rows] == [
+        ("3", "3"),
+        ("3", "3"),
+        ("7", "3"),
+    ]
+    assert {float(row["probability_1"]) for row in rows} == {0.55}
+    assert sorted(path.name for path in tmp_path.glob("p*")) == ["p.csv", "p.json"]
+
+
+def test_names_are_printed_on_any_terminal(tmp_path, weights, write_image):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    write_image(folder / "a\nb.png", "red")
+    (tmp_path / "names.txt").write_text("".join(f"Gr\u00fcn {n}\n" for n in range(10)), "utf-8")
+    variables = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    variables["MPLBACKEND"] = "module://not_installed"
+    command = [sys.executable, ROOT / "scripts" / "predict.py", folder, f"--weights={weights}"]
+    result = subprocess.run(
+        [*command, "--class_names=names.txt", "--top=1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True,
+    )
+    assert result.returncode == 0, result.stderr
+    path, name, picture = result.stdout.decode("ascii").splitlines()
+    assert path.endswith(r"caf\udce9/a\nb.png")
+    assert name == r"   55.00%  Gr\xfcn 3"
+    assert picture == "Picture: predictions.png"
+    assert b"does not record the type of GELU: the tanh approximation" in result.stderr
+
+
+@pytest.fixture
+def untrained(tmp_path, tiny_mixer) -> pathlib.Path:
+    params = jax.jit(tiny_mixer.init)(jax.random.key(0), np.zeros((1, 8, 8, 3)))["params"]
+    save_params(tmp_path / "untrained.npz", jax.device_get(params))
+    return tmp_path / "untrained.npz"
+
+
+def test_a_head_of_zeros_is_refused(call, untrained, evaluation, tmp_path, write_image):
+    write_image(tmp_path / "a.png", "red")
+    flags = [f"--weights={untrained}", *evaluation[1:]]
+    with pytest.raises(ValueError, match="trained head; got one of zeros for 10 classes"):
+        call("evaluate.py", *flags)
+    with pytest.raises(ValueError, match="trained head; got one of zeros for 10 classes"):
+        call("predict.py", tmp_path / "a.png", f"--weights={untrained}")
+    assert "1-shot top-1" in call("evaluate.py", *flags, "--few_shot=1")
+
+
+def test_flags_that_are_empty_are_not_left_out(call, evaluation):
+    for flag, message in (
+        ("--crop=", "Expected at least one crop"),
+        ("--dataset=", "Expected --dataset=NAME"),
+        ("--split=", "got an empty --split"),
+        ("--few_shot=", "Expected --few_shot to be positive integers"),
+        ("--weights=", "as weights; got an empty one"),
+        ("--class_names=", "No such file or directory|Is a directory"),
+    ):
+        with pytest.raises((ValueError, OSError), match=message):
+            call("evaluate.py", *evaluation, flag)
+
+
+def test_a_conversion_says_what_the_file_does_not_record(call, weights, tmp_path):
+    with tarfile.open(ROOT / "tests" / "golden" / "checkpoint.tar.gz") as archive:
+        archive.extractall(tmp_path / "run", filter="data")
+    for source, output, note in (
+        (tmp_path / "run", "w.npz", "add what it does not record: --class_names=FILE"),
+        (weights, "w.safetensors", "bytes."),
+    ):
+        printed = call("convert_weights.py", source, tmp_path / output)
+        assert printed.rstrip().endswith(note)
+        assert (tmp_path / output).is_file()

@@ -4,7 +4,8 @@
 
 Each file must end its command with an exit code other than 0 and a message that names it, without
 a traceback, with nothing of it run, and in less than twice the memory that the command takes for
-an honest file. GROUP is one of weights, images, folders, checkpoints, datasets, sources, sweeps.
+an honest file. GROUP is one of weights, images, folders, checkpoints, datasets, sources, sweeps, or
+agreement: odd images and folders that all commands must read alike (`agreement.py`).
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import pathlib
 import resource
 import runpy
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +37,7 @@ _SECONDS = 200  # until a command is ended, and counts as failed
 _NOTHING = "-c"  # a command that only has the imports
 _MIB = 2**20
 GROUPS = ("weights", "images", "folders", "checkpoints", "datasets", "sources", "sweeps")
+GROUPS += ("agreement",)
 _NOISE = 16 * _MIB  # two runs of the same differ by so much
 TRAIN = ("--config=configs/digits.py", "--config.num_epochs=0.2", "--config.model.num_blocks=1")
 TRAIN += ("--config.optimizer.warmup_steps=1", "--config.model.hidden_dim=16")
@@ -159,6 +162,9 @@ def write_and_ask(groups: set[str], folder: pathlib.Path) -> tuple[list[Case], d
 def main() -> int:
     groups = sys.argv[1:] or GROUPS
     failed = 0
+    if "agreement" in groups:  # in a process of its own: this one forks, and must have no threads
+        command = [sys.executable, "-m", "hostile.agreement"]
+        failed += subprocess.run(command, check=False).returncode
     with tempfile.TemporaryDirectory(prefix="hostile-") as temporary:
         folder = pathlib.Path(temporary)
         cases, honest = write_and_ask(set(groups), folder)

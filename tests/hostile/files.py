@@ -126,8 +126,8 @@ def jpeg() -> bytes:
 
 def images(folder: pathlib.Path, flags: tuple[object, ...]) -> list[Case]:
     """Returns files that are no images for scripts/predict.py, and for a dataset of a folder."""
-    whole, gif = jpeg(), io.BytesIO()
-    Image.new("RGB", (9, 9)).save(gif, "GIF")
+    whole, tiff = jpeg(), io.BytesIO()
+    Image.new("RGB", (9, 9)).save(tiff, "TIFF")
     size = whole.index(b"\xff\xc0") + 5  # of the frame: height and width
     files = {
         "no bytes": ("a.jpg", b""),
@@ -137,7 +137,7 @@ def images(folder: pathlib.Path, flags: tuple[object, ...]) -> list[Case]:
         "PNG of 60,000 x 60,000 pixels": ("e.png", png(60_000, 60_000)),
         "PNG of 13,000 x 13,000 pixels": ("f.png", png(13_000, 13_000)),
         "JPEG of 65,535 x 65,535 pixels": ("g.jpg", whole[:size] + b"\xff" * 4 + whole[size + 4 :]),
-        "GIF": ("h.jpg", gif.getvalue()),
+        "TIFF": ("h.jpg", tiff.getvalue()),
     }
     cases = []
     for what, (name, content) in files.items():

@@ -11,6 +11,23 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
+def run(module: str, arguments: list[str]) -> str:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        "XLA_FLAGS": "",  # one device, as a user has
+    }
+    result = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr[-3000:]
+    return result.stdout
+
+
 @pytest.mark.parametrize(
     ("groups", "least"),
     [
@@ -19,18 +36,16 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
     ],
 )
 def test_hostile_files_are_refused(groups, least):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-        "XLA_FLAGS": "",  # one device, as a user has
-    }
-    result = subprocess.run(
-        [sys.executable, "-m", "hostile", *groups],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr[-3000:]
-    (found,) = re.findall(r"([0-9]+) hostile files, 0 failed", result.stdout)
+    output = run("hostile", groups)
+    (found,) = re.findall(r"([0-9]+) hostile files, 0 failed", output)
+    assert int(found) >= least
+
+
+@pytest.mark.parametrize(
+    ("parts", "least"),
+    [(["folders", "images"], 110), pytest.param(["memory"], 9, marks=pytest.mark.slow)],
+)
+def test_odd_images_and_folders_are_read_alike(parts, least):
+    output = run("hostile.agreement", parts)
+    (found,) = re.findall(r"([0-9]+) odd images and folders, 0 failed", output)
     assert int(found) >= least

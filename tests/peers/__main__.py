@@ -5,7 +5,8 @@ python -m tests.peers --variant=S/16 --mode=train --batch_size=32 --dtype=float3
 All implementations run the same size, batch size and precision on one CPU or GPU, in alternation.
 --mode=train times the forward pass, sigmoid loss, backward pass, clipping to global norm 1 and
 Adam, on random images and without regularisation; --mode=infer times the forward pass alone. Peers
-that are not installed are skipped (for timm: pip install torch timm).
+that are not installed are skipped (for timm: pip install torch timm). On a GPU, one peer at a time
+leaves each more memory.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 
 from absl import flags
 
+from mixer.benchmark.timing import four_digits
 from mixer.runtime import command
 
 # By default JAX preallocates most of a GPU's memory and would leave too little for PyTorch.
@@ -67,7 +69,8 @@ def main() -> None:
 
 
 def _cell(value: dict[str, Any]) -> str:
-    return f"{value['median']:.4g} ({value['min']:.4g} to {value['max']:.4g})".rjust(26)
+    median, least, most = (four_digits(value[key]) for key in ("median", "min", "max"))
+    return f"{median} ({least} to {most})".rjust(26)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """metrics.jsonl and the TensorBoard events."""
 
 import json
+import resource
 from typing import Any
 
 import pytest
@@ -53,6 +54,52 @@ def test_a_resumed_run_drops_what_comes_again_and_a_line_cut_short(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 8, "lo')
     MetricsWriter(tmp_path, first_step=4, active=True).close()
     assert read_metrics(tmp_path) == [{"step": 2, "loss": 0.2}, {"step": 4, "loss": 0.4}]
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    lines = [json.dumps({"step": step, "loss": step / 10}) + "\n" for step in range(5000)]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(lines))
+    writer = MetricsWriter(tmp_path, first_step=5000, active=True)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"File too large: '{path}'"):
+            writer.write(5001, {"loss": 0.5})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    writer.close()
+    assert read_metrics(tmp_path)[4999] == {"step": 4999, "loss": 499.9}
+
+
+def test_events_of_others_are_left_alone(tmp_path):
+    for name, data in (
+        ("events.out.tfevents.1.a", b"not events"),
+        ("events.out.tfevents.2.b", b""),
+    ):
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "events.out.tfevents.3.c").mkdir()
+    SummaryWriter = pytest.importorskip("tensorboard.summary").Writer
+    other = SummaryWriter(str(tmp_path))
+    for step in (1, 5):
+        other.add_scalar("theirs", 0.5, step)
+    other.close()
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("e*") if path.is_file()}
+    for first_step in (0, 2):
+        writer = MetricsWriter(tmp_path, first_step=first_step, active=True)
+        for step in (first_step + 1, first_step + 3):
+            writer.write(step, {"loss": step / 10})
+        writer.close()
+    now = {path.name: path.read_bytes() for path in tmp_path.glob("e*") if path.is_file()}
+    assert {name: now[name] for name in before} == before
+    (first, second) = sorted(now.keys() - before.keys())
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    def steps(name: str) -> list[int]:
+        events = EventFileLoader(str(tmp_path / name)).Load()
+        return [event.step for event in events if event.summary.value]
+
+    assert (steps(first), steps(second)) == ([1], [3, 5])
 
 
 def test_only_the_active_process_writes(tmp_path):

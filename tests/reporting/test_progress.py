@@ -35,7 +35,7 @@ def test_speed_leaves_out_pauses_and_counts_every_core():
     time.sleep(0.1)
     with progress.pause():
         time.sleep(0.3)
-    measured = progress.measure(15)
+    measured = progress.measure(15, time.monotonic())
     progress.close()
     assert 5.1 <= measured["train_seconds"] < 5.19
     # 5 steps of 80 images in 0.1 s on 8 devices: 500 images/s/core.
@@ -52,6 +52,18 @@ def test_plain_lines_without_a_terminal(capsys):
     assert out.startswith("step 50/100 | loss 1.5000 | lr 1.00e-03 | 1,234 images/s/core")
     assert out.endswith("| ETA 0:00:00\n"), "nothing of unknown peaks and of tiny costs"
     assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("speed", "shown"),
+    [(0.2345, "0.234"), (4.0, "4"), (57.06, "57.1"), (99.96, "100"), (1e4, "10,000")],
+)
+def test_slow_models_show_digits(speed, shown, capsys):
+    progress = make_progress()
+    progress.start()
+    progress.show(50, {**SCALARS, "images_per_second_per_core": speed})
+    progress.close()
+    assert f" | {shown} images/s/core | " in capsys.readouterr().out
 
 
 def test_utilisation_and_cost_where_there_is_something_to_say(capsys):

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,10 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
         (("host", 2, 0), "--coordinator=HOST:PORT.*got 'host'"),
         ((":1234", 2, 0), "--coordinator=HOST:PORT.*got ':1234'"),
         (("host:http", 2, 0), "--coordinator=HOST:PORT.*got 'host:http'"),
+        (("http://host:1", 2, 0), "--coordinator=HOST:PORT.*got 'http://host:1'"),
+        (("a b:1", 2, 0), "--coordinator=HOST:PORT.*got 'a b:1'"),
+        (("::1:1", 2, 0), "--coordinator=HOST:PORT.*got '::1:1'"),
+        (("host:\u0663", 2, 0), "--coordinator=HOST:PORT.*got 'host:"),
         (("host:65536", 2, 0), "--coordinator=HOST:PORT.*got 'host:65536'"),
         (("host:1", 0, 0), "--num_processes to be at least 1; got 0"),
         (("host:1", 2, 2), "--process_id from 0 to 1, for --num_processes=2; got 2"),
@@ -34,6 +39,45 @@ def test_flags_that_cannot_work_are_refused_before_anything_starts(arguments, me
     monkeypatch.delattr(jax.distributed, "initialize")  # a call would be another error
     with pytest.raises(ValueError, match=message):
         distributed.start(*arguments)
+
+
+def test_a_port_that_is_in_use_is_refused_by_process_0(monkeypatch):
+    started = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: started.append(args))
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(ValueError, match=f"another program on this machine uses port {port}"):
+            distributed.start(f"localhost:{port}", 2, 0)
+        assert started == []
+        distributed.start(f"localhost:{port}", 2, 1)  # that is where process 0 listens
+    assert started == [(f"localhost:{port}", 2, 1)]
+
+
+def test_the_second_process_of_an_id_is_refused_until_the_first_ends(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: None)
+    for address in (f"127.0.0.1:{free_port()}", f"[::1]:{free_port()}"):
+        program = f"""
+import jax
+from mixer.runtime import distributed
+jax.distributed.initialize = lambda *args, **kwargs: print("started", flush=True)
+distributed.start("{address}", 3, 1)
+input()
+"""
+        with subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as first:
+            assert first.stdout.readline() == "started\n"
+            for _ in range(2):
+                message = "got --process_id=1 a second time on this machine"
+                with pytest.raises(ValueError, match=message):
+                    distributed.start(address, 3, 1)
+            distributed.start(address, 3, 2)
+            first.kill()
+        distributed.start(address, 3, 1)
 
 
 def test_one_process_on_a_machine_without_tpu_starts_nothing(monkeypatch):

@@ -16,6 +16,7 @@ from mixer.checkpoint.save import Checkpoints
 from mixer.data import input_pipeline
 from mixer.reporting.run_log import RunLog
 from mixer.runtime.preemption import Preempted, Preemption
+from mixer.runtime.watchdog import Watchdog
 from mixer.sharding import create_mesh
 
 
@@ -58,6 +59,20 @@ def at_step_7(monkeypatch):
     monkeypatch.setattr(RunLog, "add", asked)
 
 
+def by(number: int, asked_at_step: int):
+    def when(monkeypatch):
+        add = RunLog.add
+
+        def asked(self, step, metrics):
+            if step == asked_at_step:
+                ask(number)
+            add(self, step, metrics)
+
+        monkeypatch.setattr(RunLog, "add", asked)
+
+    return when
+
+
 def while_saving_step_8(monkeypatch):
     save = Checkpoints.save
 
@@ -97,6 +112,10 @@ def test_a_run_stopped_in_every_phase_has_the_bits_of_an_undisturbed_one(
         (while_saving_step_8, 8, "SIGTERM: nothing to save, ending"),
         (during_the_evaluation, 10, "SIGTERM: saving step 10, then ending"),
         (during_the_evaluation, 10, "SIGTERM: nothing to save, ending"),
+        (by(signal.SIGHUP, 11), 11, "SIGHUP: saving step 11, then ending; run the same command"),
+        (by(signal.SIGUSR1, 12), 12, "SIGUSR1: saving step 12, then ending"),
+        (by(signal.SIGUSR2, 13), 13, "SIGUSR2: saving step 13, then ending"),
+        (by(signal.SIGXCPU, 14), 14, "SIGXCPU: saving step 14, then ending"),
     ):
         capfd.readouterr()
         with monkeypatch.context() as context:
@@ -120,7 +139,7 @@ def test_a_run_stopped_in_every_phase_has_the_bits_of_an_undisturbed_one(
 
 
 def test_ctrl_c_after_a_signal_ends_the_program():
-    with Preemption(create_mesh()) as preemption:
+    with Preemption(create_mesh(), Watchdog(0)) as preemption:
         preemption.check()
         ask()
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
@@ -129,8 +148,24 @@ def test_ctrl_c_after_a_signal_ends_the_program():
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
+def test_what_is_ignored_at_the_start_stays_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)  # as `nohup` does, or a shell with `&`
+    try:
+        with Preemption(create_mesh(), Watchdog(0)) as preemption:
+            ask(number)
+            preemption.check()
+            ask(signal.SIGTERM)
+            assert signal.getsignal(number) == signal.SIG_IGN
+            with pytest.raises(Preempted):
+                preemption.check()
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
 def test_several_processes_act_on_what_they_knew_two_batches_ago():
-    with Preemption(create_mesh()) as preemption:
+    with Preemption(create_mesh(), Watchdog(0)) as preemption:
         preemption._several = True
         batches = preemption.interruptible(iter(range(9)))
         assert next(batches) == 0
@@ -147,7 +182,7 @@ def test_batches_taken_in_another_thread_are_the_same_and_so_are_their_errors():
         yield from range(3)
         raise ValueError("no more")
 
-    with Preemption(create_mesh()) as preemption:
+    with Preemption(create_mesh(), Watchdog(0)) as preemption:
         assert list(preemption.interruptible(iter(range(3)))) == [0, 1, 2]
         batches = preemption.interruptible(produce())
         assert list(itertools.islice(batches, 3)) == [0, 1, 2]

@@ -1,7 +1,7 @@
 """Stands in for the program: takes its flags and writes what a sweep reads.
 
 The tests with it are of the orchestration only. A learning rate of 10 diverges, 20 waits for an
-interrupt, and the accuracy falls with the distance from 0.01.
+interrupt, 30 is refused, and the accuracy falls with the distance from 0.01.
 """
 
 import json
@@ -15,6 +15,9 @@ workdir = pathlib.Path(flags["workdir"])
 rate = float(flags["config.optimizer.learning_rate"])
 seed = int(flags["config.seed"])
 print(f"started with {rate} and {seed}")
+if rate == 30:
+    sys.exit("error: Expected another learning rate.")
+(workdir / "config.json").write_text("{")  # as a kill could leave it
 if rate == 10:
     sys.exit("FloatingPointError: Step 2 is not finite: loss nan.")
 if rate == 20:

@@ -13,6 +13,7 @@ import pytest
 from etils import epath
 
 from mixer.reporting.metrics import read_metrics
+from mixer.runtime.workdir_lock import folder_lock
 from mixer.sweep.runs import read_outcomes, run_sweep
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -155,6 +156,75 @@ def test_a_failed_run_ends_the_sweep_non_zero(config_file, tmp_path):
     assert "| learning_rate=10.0 | -" in result.stdout
     assert "80.00% ± n/a (mean ± standard deviation over 1 of 1 seeds)" in result.stdout
     assert "error: Failed runs: w/learning_rate=10.0/seed=0" in result.stderr
+
+
+def test_a_first_run_that_is_refused_starts_no_other(config_file, tmp_path):
+    flags = ["--workdir=w", "--grid=optimizer.learning_rate=30,0.1,0.01", "--seeds=0,1"]
+    result = run(*script(f"--config={config_file}", *flags), cwd=tmp_path)
+    assert result.returncode == 1
+    assert (
+        "failed, exit code 1:\n    started with 30.0 and 0\n    error: Expected another learn"
+        in (result.stdout)
+    )
+    assert "the other 3 runs are not started. Correct what w/learning_rate=30.0/" in result.stderr
+    assert starts(tmp_path / "w") == {"learning_rate=30.0/seed=0": 1}
+    # One that is refused after another has worked is of its own kind.
+    flags[1] = "--grid=optimizer.learning_rate=0.1,30"
+    result = run(*script(f"--config={config_file}", *flags, "--workdir=v"), cwd=tmp_path)
+    assert "error: failed runs: v/learning_rate=30.0/seed=0" in result.stderr
+    assert starts(tmp_path / "v") == {
+        f"{HIGH}/seed=0": 1,
+        f"{HIGH}/seed=1": 1,
+        "learning_rate=30.0/seed=0": 1,
+    }
+
+
+def test_one_sweep_at_a_time_and_a_run_at_work_elsewhere_is_waited_for(make_sweep, capsys):
+    sweep = make_sweep(0.1, 0.01)
+    with folder_lock(sweep.workdir, "sweep"):
+        with pytest.raises(ValueError, match=f"Another sweep is at work in {sweep.workdir}: proc"):
+            run_sweep(sweep, {}, program=STAND_IN)
+        assert starts(sweep.workdir) == {}
+    # The best run by hand, as --print_commands shows it: it holds its lock, then writes.
+    folder = sweep.folder((MIDDLE, 0))
+    program = """
+import pathlib, subprocess, sys, time
+from mixer.runtime.workdir_lock import folder_lock
+with folder_lock(pathlib.Path(sys.argv[1]), "run"):
+    print("locked", flush=True)
+    time.sleep(float(sys.argv[2]))
+    subprocess.run(sys.argv[3:], check=True)
+"""
+    by_hand = subprocess.Popen(
+        [sys.executable, "-c", program, folder, "4", *sweep.command((MIDDLE, 0), STAND_IN)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert by_hand.stdout.readline() == "locked\n"
+        outcomes = run_sweep(sweep, {}, program=STAND_IN)
+        assert by_hand.wait(timeout=30) == 0
+    finally:
+        by_hand.kill()
+        by_hand.communicate()
+    assert f"  at work elsewhere (process {by_hand.pid} on " in capsys.readouterr().out
+    assert all(outcomes.values())
+    summary = json.loads((sweep.workdir / "sweep.json").read_text())
+    assert summary["chosen"] == MIDDLE
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1:strict"])
+def test_a_terminal_without_utf_8_gets_escapes(encoding, config_file, tmp_path):
+    lacking = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = script(f"--config={config_file}", "--workdir=w", "--seeds=0,1")
+    result = subprocess.run(
+        command, cwd=tmp_path, env={**environment(), **lacking, "LC_ALL": "C"}, capture_output=True
+    )
+    assert result.returncode == 0, result.stderr
+    sign = b"\xb1" if "latin" in encoding else b"\\xb1"
+    assert b" " + sign + b" 0.71% (mean" in result.stdout
+    assert "±" in (tmp_path / "w" / "sweep.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -5,10 +5,14 @@
 PART[=NUMBER] is one of
   kills      kill -9 at 50 random moments of one run, then a SIGTERM; NUMBER of them
   forks      kill -9 at 5 moments of a shorter run in forks of one process, in half a minute
-  signals    SIGTERM in each of five phases, with one and with two processes
+  signals    SIGTERM in each of five phases, SIGHUP and SIGUSR1 in two, with one and two processes
+  pipes      the reader of the output ends (SIGPIPE), the terminal is hung up (SIGHUP)
+  stops      SIGSTOP for three times the watchdog's limit, then SIGCONT
+  unreadable no permission for the checkpoints, or parts of one
+  hangs      a pipe that nobody writes to, in each phase before the first step and after it
   processes  one process with two devices, two with one, and switched in the middle
   goodput    ten minutes with one kill -9 a minute; NUMBER of minutes
-Without a PART all of them are run: half an hour on two quiet cores.
+Without a PART all of them are run: 40 minutes on two quiet cores.
 """
 
 import functools
@@ -16,7 +20,7 @@ import pathlib
 import sys
 import tempfile
 
-from torture import goodput, kills, processes, signals
+from torture import goodput, kills, processes, signals, troubles
 from torture.images import write_images
 
 
@@ -33,6 +37,10 @@ PARTS = {
     "kills": functools.partial(kills.torture, kills=50),
     "forks": _forks,
     "signals": signals.torture,
+    "pipes": troubles.pipes,
+    "stops": troubles.stops,
+    "unreadable": troubles.unreadable,
+    "hangs": troubles.hangs,
     "processes": processes.torture,
     "goodput": functools.partial(goodput.torture, minutes=10),
 }

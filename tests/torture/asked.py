@@ -1,4 +1,4 @@
-"""The program, asked to stop by SIGTERM in the phase that $PHASE names; the last process only.
+"""The program, asked to stop by $SIGNAL in the phase that $PHASE names; the last process only.
 
 Prints `asked SECONDS`, the time of the signal or when the phase can first be left after it, and
 `did STEP` for each step.
@@ -31,7 +31,7 @@ def ask(delay: float) -> None:
 
     def send() -> None:
         say("asked")
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.Signals[os.environ["SIGNAL"]])
 
     if jax.process_index() == jax.process_count() - 1:
         threading.Timer(delay, send).start()

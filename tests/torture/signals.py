@@ -1,4 +1,4 @@
-"""SIGTERM in each phase of a run, to one process or to one of two."""
+"""Signals that ask a run to stop, in each of its phases, to one process or to one of two."""
 
 import os
 import pathlib
@@ -9,6 +9,8 @@ from torture import runs
 from torture.asked import PHASES
 
 STEPS = 100
+ASKED = [("SIGTERM", phase) for phase in PHASES]
+ASKED += [(name, phase) for name in ("SIGHUP", "SIGUSR1") for phase in ("step", "save")]
 
 
 def torture(folder: pathlib.Path, images: pathlib.Path) -> list[tuple[str, str, bool]]:
@@ -19,9 +21,9 @@ def torture(folder: pathlib.Path, images: pathlib.Path) -> list[tuple[str, str, 
     rows = []
     for processes, devices in ((1, 2), (2, 1)):
         workdir = folder / f"asked{processes}"
-        for phase in PHASES:
-            os.environ["PHASE"] = phase
-            output = folder / f"{processes}-{phase}.log"
+        for name, phase in ASKED:
+            os.environ["SIGNAL"], os.environ["PHASE"] = name, phase
+            output = folder / f"{processes}-{name}-{phase}.log"
             before = runs.newest_checkpoint(workdir)
             running = runs.start(
                 workdir,
@@ -41,8 +43,8 @@ def torture(folder: pathlib.Path, images: pathlib.Path) -> list[tuple[str, str, 
             saved = runs.newest_checkpoint(workdir)
             seconds = ended - asked
             figure = f"exit {codes} after {seconds:.1f} s, step {saved}, lost {done - saved}"
-            is_good = not any(codes) and saved == done and seconds <= 5 and "SIGTERM: " in shown[0]
-            rows.append((f"SIGTERM, {phase}, {processes} process(es)", figure, is_good))
+            is_good = not any(codes) and saved == done and seconds <= 5 and f"{name}: " in shown[0]
+            rows.append((f"{name}, {phase}, {processes} process(es)", figure, is_good))
             print(*rows[-1], flush=True)
         runs.finish(workdir, flags, processes=processes, devices=devices)
         same = runs.hash_of_state(workdir) == runs.hash_of_state(whole)

@@ -16,10 +16,14 @@ class FileServer:
     sends_ranges: bool = True
     sends_length: bool = True
     sends_wrong_range: bool = False  # the whole file, as if it were what was asked for
+    skips: int = 0  # bytes that a part begins later than asked for
+    sends_more: bool = False  # on and on after the end, in chunks
+    etag: str = ""
     content_type: str = "application/octet-stream"
     modified: float = 0.0  # seconds since the epoch
     cuts: list[int] = dataclasses.field(default_factory=list)  # bytes that each answer breaks off
     ranges: list[str | None] = dataclasses.field(default_factory=list)
+    sent: int = 0  # bytes beyond the end
     may_answer: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -49,6 +53,8 @@ class FileServer:
         self.ranges.append(asked)
         self.may_answer.wait(10.0)
         first = int(asked[len("bytes=") : -1]) if asked and self.sends_ranges else 0
+        if self.etag and request.headers["If-Range"] not in (None, self.etag):
+            first = 0
         unmodified_since = request.headers["If-Unmodified-Since"]
         if unmodified_since and self.modified > _seconds(unmodified_since):
             request.send_error(412)
@@ -57,16 +63,30 @@ class FileServer:
         elif self.status != 200:
             request.send_error(self.status)
         else:
+            first += self.skips if first else 0
             body = self.content[0 if self.sends_wrong_range else first :]
             request.send_response(206 if first else 200)
             request.send_header("Content-Type", self.content_type)
             if first:
                 last, size = len(self.content) - 1, len(self.content)
                 request.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+            if self.etag:
+                request.send_header("ETag", self.etag)
+            if self.sends_more:
+                request.send_header("Transfer-Encoding", "chunked")
             if self.sends_length:
                 request.send_header("Content-Length", str(len(body)))
             request.end_headers()
-            request.wfile.write(body[: len(body) - self.cuts.pop(0)] if self.cuts else body)
+            if self.sends_more:
+                self._send_chunks(request, body)
+            else:
+                request.wfile.write(body[: len(body) - self.cuts.pop(0)] if self.cuts else body)
+
+    def _send_chunks(self, request: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
+        while self.sent < 2**28:  # until who asked closes the connection
+            request.wfile.write(b"%x\r\n%s\r\n" % (len(body), body))
+            body = bytes(2**16)
+            self.sent += len(body)
 
 
 def _seconds(date: str) -> float:

@@ -1,12 +1,14 @@
 """The catalogue agrees with the model; its files are found, or an error says where to put them."""
 
 import dataclasses
+import io
 import pathlib
 from collections.abc import Iterator
 
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from file_server import FileServer
 
@@ -15,7 +17,21 @@ from mixer.weights.catalogue import CATALOGUE, fetch
 
 NAME = "imagenet21k/Mixer-B_16"
 PLACE = "mixer_models/imagenet21k/Mixer-B_16.npz"
-CONTENT = bytes(range(256)) * 4096  # 1 MiB
+PAGE = b"<!DOCTYPE html><html><body>Please sign in.</body></html>"
+
+
+def npz(size: int) -> bytes:
+    """Returns an archive of `size` bytes with one array."""
+    file = io.BytesIO()
+    np.savez(file, zeros=np.zeros(size - 300, np.uint8))
+    room = size - len(file.getvalue())
+    file = io.BytesIO()
+    np.savez(file, zeros=np.zeros(size - 300 + room, np.uint8))
+    assert len(file.getvalue()) == size
+    return file.getvalue()
+
+
+CONTENT = npz(2**20)
 
 
 @pytest.fixture
@@ -116,6 +132,29 @@ def test_a_file_of_another_size_is_not_taken(server, cache):
     assert str(raised.value) == (
         f"{path} is not {NAME}. Expected a file of 1.0 MiB; got 0.50 MiB. Remove it."
     )
+
+
+@pytest.mark.parametrize("content", [PAGE, PAGE * (2**20 // len(PAGE)), bytes(2**20), CONTENT[:-9]])
+def test_what_is_no_archive_never_becomes_weights(server, cache, content, monkeypatch):
+    entry = dataclasses.replace(CATALOGUE[NAME], mebibytes=None)  # as timm's, of unknown size
+    monkeypatch.setitem(CATALOGUE, NAME, entry)
+    server.content = content  # code 200, application/octet-stream
+    with pytest.raises(ValueError, match=r"(?s)Cannot download .*Expected an archive") as error:
+        fetch(NAME)
+    assert ("It is a web page" in str(error.value)) == content.startswith(PAGE)
+    assert not list(cache.rglob("*.npz"))
+    server.content = CONTENT
+    assert fetch(NAME).read_bytes() == CONTENT  # the next call downloads again
+
+
+def test_a_page_in_the_cache_is_named_with_what_to_do(server, cache, monkeypatch):
+    entry = dataclasses.replace(CATALOGUE[NAME], mebibytes=None)
+    monkeypatch.setitem(CATALOGUE, NAME, entry)
+    path = put(cache / PLACE, PAGE)
+    with pytest.raises(ValueError, match=f"{path} is not {NAME}. .* a web page.* Remove it"):
+        fetch(NAME)
+    path.unlink()
+    assert fetch(NAME).read_bytes() == CONTENT
 
 
 def test_a_missing_file_says_where_to_put_it(server, cache):

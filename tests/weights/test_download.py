@@ -2,9 +2,12 @@
 
 import fcntl
 import hashlib
+import http.server
 import pathlib
 import resource
 import shutil
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -40,7 +43,8 @@ def half(server: FileServer, path: pathlib.Path) -> pathlib.Path:
     server.cuts = [2**19]
     with pytest.raises(OSError, match=r"524288 bytes read, 524288 more expected"):
         download(server.url, path)
-    assert [p.name for p in path.parent.iterdir()] == ["weights.npz.part"]
+    names = sorted(p.name for p in path.parent.iterdir())
+    assert names == ["weights.npz.part", "weights.npz.part.source"]
     part = path.with_name("weights.npz.part")
     assert part.stat().st_size >= 2**18
     assert CONTENT.startswith(part.read_bytes())
@@ -86,6 +90,94 @@ def test_other_bytes_than_asked_for_are_not_taken(server, path, half):
     assert half.stat().st_size == 0
     download(server.url, path)
     assert_whole(path)
+
+
+@pytest.mark.parametrize("skips", [-1, 1, -1000, 1000])
+def test_a_part_that_begins_elsewhere_is_not_appended(server, path, half, skips):
+    server.skips = skips
+    download(server.url, path, mebibytes=1.0)
+    assert_whole(path)
+    assert server.ranges[2:] == [None]  # asked for the whole file, after the wrong part
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_an_endless_body_stops_at_the_announced_length(server, path, request, resumes):
+    if resumes:
+        request.getfixturevalue("half")
+    server.sends_more = True
+    with pytest.raises(ValueError, match="did not send the 1,048,576 bytes it announced"):
+        download(server.url, path)
+    assert path.with_name("weights.npz.part").stat().st_size == 0
+    assert not path.exists()
+    assert server.sent < 2**27
+    server.sends_more = False
+    download(server.url, path)
+    assert_whole(path)
+
+
+def test_a_file_of_another_size_or_tag_is_not_mixed_with_the_old_one(server, path, half):
+    server.content = CONTENT[::-1] + b"more"  # with no date and no tag
+    download(server.url, path)
+    assert_whole(path, CONTENT[::-1] + b"more")
+
+
+def test_a_file_with_another_tag_is_not_mixed_with_the_old_one(server, path):
+    server.etag, server.cuts = '"old"', [2**19]
+    with pytest.raises(OSError, match="more expected"):
+        download(server.url, path)
+    server.etag, server.content = '"new"', CONTENT[::-1]
+    download(server.url, path)
+    assert_whole(path, CONTENT[::-1])
+
+
+def test_what_is_left_of_an_unknown_file_is_written_anew(server, path):
+    path.parent.mkdir()
+    path.with_name("weights.npz.part").write_bytes(b"of something else")
+    for described in (None, "no JSON", '{"total": 3}', "[]"):
+        if described is not None:
+            path.with_name("weights.npz.part.source").write_text(described)
+        download(server.url, path)
+        assert_whole(path)
+        path.rename(path.with_name("weights.npz.part"))
+
+
+def test_what_a_check_refuses_gets_no_name(server, path):
+    def refuse(part: pathlib.Path) -> None:
+        assert part.read_bytes() == server.content
+        raise ValueError("not weights")
+
+    with pytest.raises(ValueError, match="not weights"):
+        download(server.url, path, check=refuse)
+    assert not path.exists()
+    assert path.with_name("weights.npz.part").stat().st_size == 0
+    download(server.url, path, check=lambda part: None)
+    assert_whole(path)
+
+
+def test_a_redirect_that_is_not_secure_is_refused(server, path, tmp_path, monkeypatch):
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    certificate, key = str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *names]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    class Redirect(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", server.url)
+            self.end_headers()
+
+    secure = http.server.HTTPServer(("localhost", 0), Redirect)
+    secure.socket = context.wrap_socket(secure.socket, server_side=True)
+    thread = threading.Thread(target=secure.handle_request)
+    thread.start()
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
+    with pytest.raises(ValueError, match=f"not secure: {server.url}"):
+        download(f"https://localhost:{secure.server_port}/w.npz", path)
+    thread.join()
+    secure.server_close()
+    assert not path.exists()
 
 
 def test_more_than_the_whole_file_is_written_anew(server, path, half):

@@ -3,6 +3,9 @@
 import dataclasses
 import os
 import pathlib
+import subprocess
+import sys
+import zipfile
 
 import flax
 import jax
@@ -61,12 +64,42 @@ def test_round_trips_keep_names_and_bits(name, between, tmp_path, assert_same_bi
 
 
 def test_special_values_keep_their_bits(tmp_path, arrays, assert_same_bits):
-    bits = [0x7FC00001, 0xFFC12345, 0x7F800000, 0xFF800000, 0x80000000, 0x00000001, 0x7F7FFFFF]
+    bits = [0x7F7FFFFF, 0xFF7FFFFF, 0x80000000, 0x00000001, 0x807FFFFF, 0x00800000, 0x00000000]
     arrays["head/bias"] = np.array(bits, np.uint32).view(np.float32)
     for suffix in (".npz", ".safetensors"):
         path = tmp_path / f"weights{suffix}"
         save_params(path, flax.traverse_util.unflatten_dict(arrays, sep="/"))
         assert_same_bits(load_flat(path), arrays)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])  # the last in float32
+def test_what_is_not_finite_is_neither_saved_nor_loaded(value, tmp_path, arrays):
+    arrays["head/bias"] = arrays["head/bias"].astype(np.float64)
+    arrays["head/bias"][[1, 4]] = value
+    message = (
+        r"Expected finite weights; got NaN or infinity in 1 of 42 arrays: {} \(2 of 7\)\. Use "
+    )
+    nested = flax.traverse_util.unflatten_dict(arrays, sep="/")
+    with pytest.raises(ValueError, match=message.format("head/bias")):
+        save_params(tmp_path / "w.npz", nested)
+    assert not os.listdir(tmp_path)
+    np.savez(tmp_path / "w.npz", **{f"params/{name}": array for name, array in arrays.items()})
+    with pytest.raises(ValueError, match=f"Cannot load .*{message.format('params/head/bias')}"):
+        load_params(tmp_path / "w.npz")
+    tensors = safetensors.numpy.load_file(GOLDEN / "timm_mixer_tiny.safetensors")
+    tensors["head.bias"] = arrays["head/bias"]
+    safetensors.numpy.save_file(tensors, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=f"Cannot load .*{message.format('head.bias')}"):
+        load_params(tmp_path / "w.safetensors")
+
+
+def test_float16_that_overflowed_is_named(tmp_path, arrays):
+    arrays["stem/kernel"][0, 0, 0, :3] = (70_000, -1e6, 65_504)
+    with np.errstate(over="ignore"):
+        half = {name: array.astype(np.float16) for name, array in arrays.items()}
+    np.savez(tmp_path / "w.npz", **half)
+    with pytest.raises(ValueError, match=r"stem/kernel \(2 of .*In float16, .* export .* float32"):
+        load_params(tmp_path / "w.npz")
 
 
 def test_arrays_of_jax_are_saved_in_float32(tmp_path, arrays):
@@ -160,3 +193,61 @@ def test_a_suffix_does_not_make_a_format(tmp_path):
         path.write_bytes((GOLDEN / source).read_bytes())
         with pytest.raises(ValueError, match=f"Cannot load {path}. Expected .* got something else"):
             load_params(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "a web page"),
+        (b"\n  <?xml version='1.0'?><Error>NoSuchKey</Error>", "a web page or XML"),
+        (b'{"error": "Repository not found"}', "JSON"),
+        (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n", "a pickle"),
+        (b"Please fill in the form first.\n", "text"),
+        (b"\x1f\x8b\x08\x00", "gzip"),
+    ],
+)
+def test_another_file_with_the_right_suffix_is_named(content, kind, tmp_path):
+    for name in ("w.npz", "w.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"^Cannot load .*{name}. Expected .*") as error:
+            load_params(tmp_path / name)
+        assert f"This file is {kind}" in str(error.value) or kind in str(error.value)
+
+
+def test_the_archive_of_pytorch_is_no_npz(tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
+        archive.writestr("model/data.pkl", b"\x80\x02}q\x00.")
+    with pytest.raises(ValueError, match=r"Expected unique members.*\nThis file is a pickle of Py"):
+        load_params(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("w.pth", r"by its suffix a pickle.*torch.load\('w.pth'.*'w.safetensors'\)"),
+        ("pytorch_model.bin", "by its suffix a pickle, which can run any code"),
+        ("w.pt", "by its suffix a pickle"),
+        ("model-00001-of-00003.safetensors", r"one of several parts .*\n  python -c .*/model-\*"),
+        ("model.safetensors.index.json", r"one of several parts .*\n  python -c .*/model-\*"),
+        ("w.h5", "Other formats are not supported"),
+    ],
+)
+def test_files_of_other_libraries_are_explained(name, message, tmp_path):
+    (tmp_path / name).write_bytes(b"something")
+    with pytest.raises(ValueError, match=message):
+        load_params(tmp_path / name)
+
+
+def test_the_command_that_joins_parts_joins_them(tmp_path):
+    tensors = safetensors.numpy.load_file(GOLDEN / "timm_mixer_tiny.safetensors")
+    for part in range(3):
+        some = dict(list(tensors.items())[part::3])
+        safetensors.numpy.save_file(some, tmp_path / f"model-0000{part + 1}-of-00003.safetensors")
+    with pytest.raises(ValueError, match="one of several parts") as error:
+        load_params(tmp_path / "model-00001-of-00003.safetensors")
+    command = str(error.value).splitlines()[-1].strip()
+    subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)
+    joined = load_flat(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(joined["head/kernel"], tensors["head.weight"].T)

@@ -14,8 +14,9 @@ import rich.progress
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.writer import ExampleWriter
 
+from mixer.data.folder import ClassFiles
 from mixer.data.prepare.report import IngestReport
-from mixer.data.prepare.sources import ClassFiles, checked_images, tar_problem
+from mixer.data.prepare.sources import checked_images, tar_problem
 
 VERSION = "1.0.0"
 _MAX_UNREADABLE = 10  # a source with this many is broken, and not read to its end
@@ -110,7 +111,7 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         """
         # Finds truncated tar files now, before hours are spent on the others.
         for files in self._classes:
-            if not files.path.is_dir() and (problem := tar_problem(files.path)):
+            if files.is_tar and (problem := tar_problem(files.path)):
                 self._report.unreadable[str(files.path)] = problem
         self._fail_at(1)
         tfds.disable_progress_bar()
@@ -125,7 +126,7 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
             description=f"The images of {self._report.source}, bytes unchanged.",
             features=tfds.features.FeaturesDict(
                 {
-                    "image": tfds.features.Image(),  # JPEG or PNG, like the files
+                    "image": tfds.features.Image(),  # encoded like the files
                     "label": tfds.features.ClassLabel(names=self._report.class_names),
                     "file_name": tfds.features.Text(),
                 }
@@ -145,7 +146,7 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         """Yields the key and the example of each readable image of a split."""
         classes = [files for files in self._classes if files.split == split]
         counts, unreadable = self._report.images[split], self._report.unreadable
-        self._progress.begin(f"{split}: reading", sum(files.num_bytes for files in classes))
+        self._progress.begin(f"{split}: reading", sum(sum(files.sizes) for files in classes))
         for image, content, problem in checked_images(classes, self._check, self._report.ignored):
             if problem:
                 unreadable.setdefault(image.where, problem)

@@ -6,13 +6,15 @@ import pathlib
 import re
 import resource
 import shutil
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import tensorflow_datasets as tfds
 
+from mixer.data.file_names import is_line, shown
+from mixer.data.folder import ClassFiles, read_image_folder
 from mixer.data.prepare.builder import VERSION, ImagesBuilder, Progress
 from mixer.data.prepare.report import IngestReport
-from mixer.data.prepare.sources import ClassFiles, find_classes, is_utf8
 from mixer.data.table import DATASETS
 from mixer.errors import suggestion
 from mixer.runtime.file_lock import file_lock
@@ -34,9 +36,9 @@ def ingest_images(
     `ingest_report.json`. Up to 1 GB is sorted in memory, more on disk.
 
     Args:
-      source: a folder that holds, for each class, a folder of JPEG and PNG files or a tar file of
-        them (read without unpacking); or a folder of such folders, one per split, at least one of
-        them named train, test, validation or val. Without splits, every image is in `train`.
+      source: a folder as `mixer/data/folder.py` describes it. Tar files are read without unpacking.
+        Without splits, a tenth of the images of each class folder is in `test`; of tar files and
+        of a dataset in the table, all are in `train`.
       name: the name of the new dataset, to be used as `config.dataset`.
       data_dir: TFDS's data folder; "" for TFDS's default.
       class_names: the classes in the order of their labels; None for the classes found, sorted.
@@ -53,16 +55,18 @@ def ingest_images(
     _check_options(name, num_shards, unreadable, check)
     root = _local_folder(data_dir)
     with _locked(root / name), Progress() as progress:
-        ignored: collections.Counter[str] = collections.Counter()
-        classes = find_classes(pathlib.Path(source).expanduser(), ignored)
-        names = _label_names(name, class_names, classes)
-        _check_disk(root, sum(files.num_bytes for files in classes))
+        folder = read_image_folder(pathlib.Path(source).expanduser(), hold_out=name not in DATASETS)
+        classes = folder.classes
+        found = folder.class_names() if class_names is None else class_names
+        names = _label_names(name, found, classes)
+        _check_disk(root, sum(sum(files.sizes) for files in classes))
         _allow_open_files()
         report = IngestReport(
             source=str(source),
             path=str(root / name / VERSION),
             images={files.split: dict.fromkeys(names, 0) for files in classes},
-            ignored=ignored,
+            ignored=folder.unused,
+            note=folder.note,
         )
         builder = ImagesBuilder(
             name,
@@ -79,8 +83,17 @@ def ingest_images(
 
 
 def read_class_names(path: str) -> list[str]:
-    """Returns the non-empty lines of a UTF-8 file, stripped: one class name per line."""
-    lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    """Returns the non-empty lines of a UTF-8 file, stripped: one class name per line.
+
+    Raises:
+      ValueError: it is not UTF-8.
+      OSError: it cannot be read.
+    """
+    try:  # with or without a byte-order mark
+        text = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Expected class names in UTF-8 in {path}; got {error}.") from error
+    lines = text.splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -126,7 +139,8 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder, refuse):
         for leftover in folder.glob("incomplete.*"):
-            shutil.rmtree(leftover)
+            if _is_unfinished(leftover):
+                shutil.rmtree(leftover)
         if found := list(folder.iterdir()):
             raise ValueError(
                 f"Expected no dataset in {folder}; found {found[0]}. A dataset is never "
@@ -139,9 +153,19 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
                 folder.rmdir()  # succeeds if nothing was written
 
 
-def _label_names(
-    dataset: str, class_names: Sequence[str] | None, classes: list[ClassFiles]
-) -> list[str]:
+def _is_unfinished(folder: pathlib.Path) -> bool:
+    """Whether it is a temporary folder of TFDS with files that it writes, and no others."""
+    written = (
+        r"[a-z]\w*-\w+\.(array_record|tfrecord)\S*|\S*\.tmp\S*|incomplete\.\w+\.\S+"
+        r"|(features|dataset_info|ingest_report)\.json|label\.labels\.txt"
+    )
+    is_named = re.fullmatch(rf"incomplete\.[A-Z0-9]{{6}}_{VERSION}", folder.name)
+    return bool(is_named) and all(
+        path.is_file() and re.fullmatch(written, path.name) for path in folder.iterdir()
+    )
+
+
+def _label_names(dataset: str, class_names: Sequence[str], classes: list[ClassFiles]) -> list[str]:
     """Returns the classes in the order of their labels.
 
     Raises:
@@ -149,14 +173,16 @@ def _label_names(
         the dataset is known to have another number of classes.
     """
     found = {files.class_name: files.path for files in classes}
-    names = sorted(found) if class_names is None else list(class_names)
+    names = [unicodedata.normalize("NFC", name) for name in class_names]
     if repeated := [name for name, count in collections.Counter(names).items() if count > 1]:
         raise ValueError(
             f"Expected every class once in the list; got twice: {', '.join(repeated[:5])}."
         )
     for name in names:
-        if not name or name != name.strip() or len(name.splitlines()) > 1 or not is_utf8(name):
-            raise ValueError(f"Expected class names to be a line of UTF-8 text; got {name!r}.")
+        if not is_line(name):
+            raise ValueError(
+                f"Expected class names to be a line of UTF-8 text; got {shown(name)!r}."
+            )
     known = set(names)
     if unknown := [name for name in sorted(found) if name not in known]:
         raise ValueError(

@@ -4,7 +4,8 @@ import collections
 import dataclasses
 from collections.abc import Collection
 
-from mixer.data.prepare.sources import SPLITS
+from mixer.data.file_names import some
+from mixer.data.splits import SPLITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +16,9 @@ class IngestReport:
     path: str
     images: dict[str, dict[str, int]]  # split -> class, in the order of the labels -> images
     unreadable: dict[str, str] = dataclasses.field(default_factory=dict)  # file -> reason
-    # Suffix -> number of files that are not images.
+    # Suffix of files that are no images, or what else was not used -> how many.
     ignored: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    note: str = ""  # how the images were split, if not by folders
 
     @property
     def splits(self) -> dict[str, int]:
@@ -40,12 +42,17 @@ class IngestReport:
         lines += [f"  {split:<12} {self._split_line(split)}" for split in self.images]
         lines += [f"  {'classes':<12} {len(self.class_names):,}"]
         if empty := self.empty_classes:
-            lines += [f"  {'no image':<12} {len(empty):,} classes: {_some(empty)}"]
+            lines += [f"  {'no image':<12} {len(empty):,} classes: {some(empty)}"]
+        for split, counts in self.images.items():
+            if lacking := [n for n in counts if not counts[n] and n not in self.empty_classes]:
+                lines += [f"  {'no image':<12} in {split} of {some(lacking)}"]
         if self.unreadable:
             lines += [f"  {'left out':<12} {len(self.unreadable):,} unreadable files"]
         if self.ignored:
-            kinds = [f"{count:,} {kind or 'no suffix'}" for kind, count in self.ignored.items()]
-            lines += [f"  {'ignored':<12} {_some(kinds)}"]
+            kinds = [f"{n:,} {kind or 'no suffix'}" for kind, n in sorted(self.ignored.items())]
+            lines += [f"  {'ignored':<12} {'; '.join(kinds)}"]
+        if self.note:
+            lines += [f"  {'split':<12} {self.note}"]
         return "\n".join([*lines, f"  {'report':<12} {self.path}/ingest_report.json"])
 
     def _split_line(self, split: str) -> str:
@@ -71,7 +78,7 @@ def training_flags(name: str, data_dir: str, splits: Collection[str]) -> str:
     flags = {"dataset": name}
     if data_dir:
         flags["data_dir"] = data_dir
-    tests = [split for split in splits if split in SPLITS[1:]]
+    tests = [split for split in splits if split.lower() in SPLITS[1:]]
     if "train" in splits and tests:
         flags |= {"train_split": "train", "eval_splits.test": tests[0]}
     elif "train" in splits:
@@ -79,7 +86,3 @@ def training_flags(name: str, data_dir: str, splits: Collection[str]) -> str:
     elif tests:
         flags |= {"eval_splits.test": tests[0]}
     return " ".join(f"--config.{key}={value}" for key, value in flags.items())
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -1,0 +1,61 @@
+"""Which split is read for a name, and which images are held out where nothing says it."""
+
+import hashlib
+import pathlib
+import re
+import unicodedata
+from collections.abc import Collection, Sequence
+
+from mixer.data.file_names import shown
+
+SPLITS = ("train", "test", "validation", "val", "valid")  # in upper case, too
+
+_VALIDATION = ("validation", "val", "valid")
+
+
+def resolve_split(name: str, splits: Collection[str], where: str) -> str:
+    """Returns the split to read for `name`: itself or, of held-out ones, the one that is there.
+
+    Raises:
+      ValueError: there is none. The message has the flags that work.
+    """
+    lower = {split.lower(): split for split in sorted(splits, reverse=True)}
+    others = (
+        (*_VALIDATION, "test") if name in _VALIDATION else _VALIDATION if name == "test" else ()
+    )
+    for candidate in (name, *others):
+        if candidate in splits or candidate in lower:
+            return candidate if candidate in splits else lower[candidate]
+    fix = f"Name one of these, or a part such as {next(iter(splits))}[:90%]."
+    if "train" in splits:
+        fix = (
+            "Hold out a part of train:\n  --config.train_split='train[:90%]' "
+            "--config.eval_splits.test='train[90%:]'\nor, in scripts/evaluate.py, "
+            "--split='train[90%:]'"
+        )
+    raise ValueError(
+        f"Unknown split {name!r} of {where}. Expected one of: {', '.join(sorted(splits))}. {fix}"
+    )
+
+
+def held_out(class_name: str, names: Sequence[str]) -> frozenset[str]:
+    """Returns the tenth of the files of a class that is not trained on; none of a single file.
+
+    It is a function of the names: the same on every machine and in every order of them.
+    """
+
+    def rank(name: str) -> bytes:
+        composed = unicodedata.normalize("NFC", f"{class_name}/{shown(name)}")
+        return hashlib.sha256(composed.encode()).digest()
+
+    count = max(1, round(len(names) / 10)) if len(names) > 1 else 0
+    return frozenset(sorted(names, key=rank)[:count])
+
+
+def check_split_name(name: str, root: pathlib.Path) -> None:
+    """Raises ValueError if the name of a folder cannot be that of a split."""
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name.lower() == "all":
+        raise ValueError(
+            f"Expected one folder per split in {root}, named as TFDS names splits; got "
+            f"{shown(name)!r}. Rename or remove it."
+        )
