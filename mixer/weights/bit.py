@@ -85,8 +85,8 @@ def to_npz(params: Flat) -> Flat:
 
 
 def refuse_timm(names: Iterable[str]) -> None:
-    """Raises ValueError if the names of a .safetensors are those of timm's BiT-ResNet."""
-    kind = "one in timm's naming; the same weights are released as .npz"
+    """Raises ValueError if the names of a .safetensors are those of a BiT-ResNet of timm."""
+    kind = "a ResNet in timm's naming (the weights of BiT are released as .npz)"
     refuse(names, {r"^stages\.\d+\.blocks\.\d+\.downsample\.conv\.weight$": kind}, MODEL)
 
 

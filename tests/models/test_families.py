@@ -15,6 +15,9 @@ pytestmark = pytest.mark.usefixtures("quick_compilation_of_file")
 IMAGES = np.random.default_rng(1).normal(size=(4, 16, 16, 3)).astype(np.float32)
 
 
+ONE_BLOCK = {"vit": {"num_blocks": 1}, "bit": {"block_sizes": (1,)}, "gmlp": {"num_blocks": 1}}
+
+
 @pytest.fixture(scope="module")
 def params():
     return {family: random_params(tiny_model(family), IMAGES) for family in TINY}
@@ -22,7 +25,7 @@ def params():
 
 @pytest.mark.parametrize("family", TINY)
 def test_gradients_are_finite_whatever_is_computed_again(family):
-    few = {"block_sizes": (1,)} if family == "bit" else {"num_blocks": 1}
+    few = ONE_BLOCK[family]
     some = random_params(tiny_model(family, **few), IMAGES)
 
     def mean_loss(params, remat):
@@ -37,17 +40,18 @@ def test_gradients_are_finite_whatever_is_computed_again(family):
 
     gradients = jax.jit(jax.value_and_grad(mean_loss), static_argnums=1)
     loss, plain = gradients(some, "none")
-    again_loss, again = gradients(some, "elementwise")
     size = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(plain))
     assert np.isfinite(loss)
     # All but the biases of the keys, which shift all logits of the attention alike.
     for path, leaf in jax.tree.leaves_with_path(plain):
         assert np.isfinite(leaf).all()
         assert np.abs(leaf).max() > 1e-6 * size or path[-2].key == "key"
-    np.testing.assert_allclose(again_loss, loss, rtol=1e-5)
-    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * size)
     assert kept("block") < kept("elementwise") < kept("none")
+    if family != "gmlp":  # whose blocks are called as those of ViT are
+        again_loss, again = gradients(some, "elementwise")
+        np.testing.assert_allclose(again_loss, loss, rtol=1e-5)
+        for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * size)
 
 
 @pytest.mark.parametrize("family", TINY)
@@ -73,8 +77,9 @@ def test_an_example_has_the_masks_of_its_row_in_any_part_of_the_batch(family, pa
 
 
 @pytest.mark.parametrize("family", TINY)
-def test_bfloat16_is_of_the_activations_alone(family, params):
-    model = tiny_model(family, dtype="bfloat16")
+def test_bfloat16_is_of_the_activations_alone(family):
+    model = tiny_model(family, dtype="bfloat16", **ONE_BLOCK[family])
+    params = random_params(model, IMAGES)
 
     @jax.jit
     def apply(params):
@@ -82,13 +87,13 @@ def test_bfloat16_is_of_the_activations_alone(family, params):
             {"params": params}, IMAGES, capture_intermediates=True, mutable=["intermediates"]
         )
 
-    logits, state = apply(params[family])
+    logits, state = apply(params)
     inner = jax.tree.leaves_with_path(state["intermediates"])
     float32 = {path[0].key for path, leaf in inner if leaf.dtype == jnp.float32}
     assert float32 == {"__call__", "head"} | ({"pre_logits"} if family == "vit" else set())
     assert len(inner) > 8
     assert logits.dtype == jnp.float32
-    exact = jax.jit(tiny_model(family).apply)({"params": params[family]}, IMAGES)
+    exact = jax.jit(model.clone(dtype="float32").apply)({"params": params}, IMAGES)
     np.testing.assert_allclose(logits, exact, rtol=0, atol=0.05 * np.abs(exact).max())
     assert np.abs(logits - exact).max() > 1e-6
     with jax.enable_x64(True):

@@ -71,6 +71,17 @@ def test_layer_norm(dtype, tolerance):
     assert kept(LayerNorm(dtype=dtype).apply, params, x) == [statistic, statistic, SHAPE, (8,)]
 
 
+@pytest.mark.parametrize("epsilon", [1e-6, 1e-5, 0.5])
+def test_the_epsilon_of_a_layer_norm(epsilon):
+    x = 0.01 * random(0, SHAPE)  # with a variance of 1e-4
+    params = {"params": {"scale": random(1, (8,)), "bias": random(2, (8,))}}
+    ours = value_and_gradients(LayerNorm(epsilon=epsilon).apply, params, x)
+    flax = value_and_gradients(nn.LayerNorm(epsilon=epsilon).apply, params, x)
+    np.testing.assert_array_equal(ours[0], flax[0])
+    for a, b in zip(jax.tree.leaves(ours[1]), jax.tree.leaves(flax[1]), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6 * np.abs(b).max())
+
+
 @pytest.mark.parametrize("approximate", [True, False])
 def test_gelu(approximate):
     x = 3.0 * random(0, SHAPE)
