@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from mixer.errors import unknown_name
 from mixer.weights import bit, gmlp, mixer, vit, vit_timm
 from mixer.weights.architecture import Shapes, flat_shapes
 from mixer.weights.naming import Flat, Found, Read
@@ -99,12 +98,35 @@ def family_of_names(names: Iterable[str], suffix: str) -> str:
     return next(name for name, naming in namings.items() if naming and naming.is_of(names))
 
 
+def family_like(params: Mapping[str, Any], model_name: str) -> str:
+    """Returns the family that the weights of a model are read as.
+
+    A model without a row here may have the parameters of one that has; otherwise it is itself.
+    """
+    if model_name in FAMILIES:
+        return model_name
+    name, shapes = family_of(params), flat_shapes(params)
+    try:
+        is_same = FAMILIES[name].expected_shapes(FAMILIES[name].find(shapes)) == shapes
+    except ValueError:
+        is_same = False
+    return name if is_same else model_name
+
+
 def find_architecture(params: Mapping[str, Any], family: str) -> Found:
     """Returns the fields and the number of patches that the shapes of parameters are of.
 
+    Of a family without a row here, that is the number of classes.
+
     Raises:
-      ValueError: the family is unknown, or parameters are missing.
+      ValueError: parameters are missing.
     """
-    if family not in FAMILIES:
-        raise unknown_name("family", family, FAMILIES)
-    return FAMILIES[family].find(flat_shapes(params))
+    shapes = flat_shapes(params)
+    if family in FAMILIES:
+        return FAMILIES[family].find(shapes)
+    return Found({"num_classes": shapes.get("head/bias", (0,))[0]}, num_tokens=0)
+
+
+def resized_fields(family: str) -> tuple[str, ...]:
+    """Returns the fields of a model that a change of resolution changes."""
+    return FAMILIES[family].resized_fields if family in FAMILIES else ()

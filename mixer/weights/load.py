@@ -15,7 +15,7 @@ from mixer.errors import unknown_name
 from mixer.weights import read_params
 from mixer.weights.catalogue import CATALOGUE, fetch
 from mixer.weights.eval_recipe import PAPER, EvalRecipe, recipe_of
-from mixer.weights.families import FAMILIES, family_of, find_architecture
+from mixer.weights.families import FAMILIES, family_like, family_of, find_architecture
 from mixer.weights.finite import check_finite
 from mixer.weights.naming import Found
 from mixer.weights.rebuild import deciding_fields, rebuild_model
@@ -239,7 +239,7 @@ def _weights(
     **known: Any,
 ) -> Weights:
     """Returns weights; `image_size` matters to a model of any size alone."""
-    family = family_of(params) if family is None else family
+    family = family_of(params) if family is None else family_like(params, family)
     found = find_architecture(params, family)
     if found.num_tokens:
         side = math.isqrt(found.num_tokens)

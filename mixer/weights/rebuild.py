@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mixer.models import build_model
 from mixer.weights.architecture import flat_shapes
-from mixer.weights.families import FAMILIES, family_of, find_architecture
+from mixer.weights.families import family_like, family_of, find_architecture, resized_fields
 
 # Fields that fine-tuning may change: they matter to training, rounding or the head.
 _FREE_FIELDS = {"dropout_rate", "stochastic_depth_rate", "head_bias_init", "dtype", "remat"}
@@ -28,12 +28,12 @@ def rebuild_model(
     Raises:
       ValueError: `recorded` describes another model than the parameters.
     """
-    name = recorded.get("name") or family_of(params)
-    fields = find_architecture(params, name).fields
+    family = family_like(params, recorded["name"]) if "name" in recorded else family_of(params)
+    fields = find_architecture(params, family).fields
     if "name" not in recorded:
-        return build_model(name, **{**fields, **recorded, **changes})
+        return build_model(family, **{**fields, **recorded, **changes})
     # Only what the dataset and a change of resolution decide is taken from the shapes.
-    resized = {field: fields[field] for field in ("num_classes", *FAMILIES[name].resized_fields)}
+    resized = {field: fields[field] for field in ("num_classes", *resized_fields(family))}
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     try:
         model = build_model(**{**recorded, **resized, **changes})
