@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from mixer.config.keys import find_key
+from mixer.config.keys import KEYS, find_key
 from mixer.errors import nearest
 
 # What absl and ml_collections raise for a command line that cannot work.
@@ -119,6 +119,11 @@ def _flag_message(text: str) -> str:
     """Returns a message of absl or ml_collections as ours: expected, got."""
     if override := re.match(r"flag --config\.([\w.]+)=(.*?): ", text):
         path, value = override.groups()
+        if inside := [name for name in KEYS if name.startswith(f"{path}.")]:
+            return (
+                f"Expected keys of the section {path}, such as --config.{inside[0]}=VALUE; got "
+                f"{value!r}."
+            )
         if key := find_key(path):
             return f"Expected {path} to be {key.expected()}; got {value!r}."
     return re.sub(

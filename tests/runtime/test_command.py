@@ -49,7 +49,10 @@ def test_help_is_a_success_and_a_typo_is_not(program):
         ([], "Expected --workdir; got none.\nExpected --config; got none."),
         (["--workdir=", "--config={ok}"], "to be a folder, here or in gs://; got ''"),
         (["--workdir=http://a/b", "--config={ok}"], "here or in gs://; got 'http://a/b'"),
-        (["--workdir=ok.py", "--config={ok}"], "here or in gs://; got 'ok.py'"),
+        (
+            ["--workdir=ok.py", "--config={ok}"],
+            "Expected a folder as --workdir; got the file {cwd}/ok.py",
+        ),
         (["--workdir=w", "--config={ok}", "x"], "Expected flags alone; got x"),
         (
             ["--workdir=w", "--config=o.py"],
@@ -70,6 +73,11 @@ def test_help_is_a_success_and_a_typo_is_not(program):
         ),
         (["--workdir=w", "--config={ok}", "--config.optimizer.lr=1"], "'optimizer.learning_rate'"),
         (["--workdir=w", "--config={ok}", "--config.seed=4294967296"], "0 <= x <= 4294967295"),
+        (
+            ["--workdir=w", "--config={ok}", "--config.optimizer=adam"],
+            "--config.optimizer.name=VALUE",
+        ),
+        (["--workdir=w", "--config={ok}", "--config.eval_splits="], "of the section eval_splits"),
         (["--workdir=w", "--config={ok}", "--config.seed"], "Missing value for flag --config.seed"),
     ],
 )
