@@ -1,7 +1,7 @@
 """One reading of a folder of images, for training, evaluation and preparation alike.
 
     ROOT/SPLIT/CLASS/IMAGE   splits, at least one of them named as in `SPLITS`
-    ROOT/CLASS/IMAGE         classes alone: a fixed tenth of the images of each is held out
+    ROOT/CLASS/IMAGE         classes alone: about a tenth of each, by file name, is held out
 
 Classes are folders that hold images. Hidden entries are skipped; everything else that is not used
 is counted. A file with the suffix of an image counts as one whatever it holds: reading it is an
@@ -81,7 +81,7 @@ class ImageFolder:
 def read_image_folder(root: pathlib.Path, *, hold_out: bool = True) -> ImageFolder:
     """Lists the splits, classes and images of a folder; opens no image.
 
-    Without splits, a tenth of each class is the split test, unless `hold_out` is false.
+    Without splits, about a tenth of each class is the split test, unless `hold_out` is false.
 
     Raises:
       ValueError: there is no such folder, it has none of the layouts above, or the name of a class
@@ -125,7 +125,7 @@ def _list_kinds(unused: collections.Counter[str]) -> str:
 def _hold_out(
     root: pathlib.Path, classes: list[ClassFiles], unused: collections.Counter[str]
 ) -> ImageFolder:
-    """Moves a tenth of the images of each class to the split test."""
+    """Moves about a tenth of the images of each class to the split test."""
     parts, count = [], {"test": 0, "train": 0}
     for split in count:
         for files in classes:
@@ -137,8 +137,8 @@ def _hold_out(
                 parts.append(ClassFiles(split, files.class_name, files.path, images, sizes))
                 count[split] += len(kept)
     note = (
-        f"no folders train and test, so a fixed tenth of each class is test ({count['test']:,} "
-        f"images) and the rest train ({count['train']:,})"
+        f"no folders train and test, so about a tenth of each class, by file name, is test "
+        f"({count['test']:,} images) and the rest train ({count['train']:,})"
     )
     return ImageFolder(root, parts, unused, note)
 

@@ -37,8 +37,8 @@ def ingest_images(
 
     Args:
       source: a folder as `mixer/data/folder.py` describes it. Tar files are read without unpacking.
-        Without splits, a tenth of the images of each class folder is in `test`; of tar files and
-        of a dataset in the table, all are in `train`.
+        Without splits, about a tenth of the images of each class folder is in `test`; of tar files
+        and of a dataset in the table, all are in `train`.
       name: the name of the new dataset, to be used as `config.dataset`.
       data_dir: TFDS's data folder; "" for TFDS's default.
       class_names: the classes in the order of their labels; None for the classes found, sorted.
