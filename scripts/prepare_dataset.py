@@ -48,9 +48,9 @@ _NUM_SHARDS = flags.DEFINE_integer(
 
 def main() -> None:
     end_if_idle()
-    from mixer.data import prepare  # after the flags: TensorFlow takes seconds
+    from mixer.data import class_list, prepare  # after the flags: TensorFlow takes seconds
 
-    names = None if _CLASSES.value is None else prepare.read_class_names(_CLASSES.value)
+    names = None if _CLASSES.value is None else class_list.read_class_list(_CLASSES.value)
     try:
         report = prepare.ingest_images(
             _IMAGES.value,

@@ -20,6 +20,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from mixer.data import prepare
+from mixer.data.class_list import read_class_list
 from mixer.data.datasets import open_dataset
 from mixer.data.folder import ImageFolder, read_image_folder
 
@@ -287,11 +288,23 @@ def test_links_and_second_members_of_a_name_are_unreadable(ingest, tmp_path):
         (["cat/0.txt"], {}, r"holds none that has an image, but 1 \.txt; 1 folder without .*cat"),
         (["cat/0.jpg"], {"num_shards": 2}, "at least 2 readable images, one for each shard"),
         (["cat/0.jpg"], {"num_shards": 0}, "at least one shard; got num_shards=0"),
-        (["cta/0.jpg"], {"class_names": ["dog", "cat"]}, "got 1 others, .*'cta' .* is 'cat'"),
+        (
+            ["cta/0.jpg"],
+            {"class_names": ["dog", "cat"]},
+            "got 1 not in it, such as 'cta' .* mean 'cat'",
+        ),
         (["cat/0.jpg"], {"class_names": ["cat", "cat"]}, "got twice: cat"),
         (["cat/0.jpg"], {"class_names": ["cat", " dog"]}, "a line of UTF-8 text; got ' dog'"),
         (["cat/0.jpg"], {"name": "My-Pets"}, "dataset name of lower-case .* got 'My-Pets'"),
         (["cat/0.jpg"], {"name": "imagenet21k"}, "Expected 21,843 classes for imagenet21k; got 1"),
+        (["cat/0.jpg"], {"name": "folder"}, "'folder', which stands for a folder .*another name"),
+        (["cat/0.jpg"], {"name": "digits"}, "'digits', .* the digits in this code"),
+        (
+            ["cat/0.jpg"],
+            {"name": "imagenet_v2"},
+            "'imagenet_v2', .*a dataset that only TFDS writes",
+        ),
+        (["cat/0.jpg"], {"name": "imagenet2012_real"}, "'imagenet2012_real', .*another name"),
         (["cat/0.jpg"], {"unreadable": "keep"}, "to be fail or skip; got 'keep'"),
         (["cat/0.jpg"], {"check": "none"}, "to be decode or header; got 'none'"),
     ],
@@ -474,12 +487,12 @@ def test_class_folders_alone_are_split_as_in_training(ingest, tmp_path):
 
 def test_class_names_are_read_one_per_line(tmp_path):
     (tmp_path / "classes.txt").write_text("dog \n\ncat\r\n")
-    assert prepare.read_class_names(str(tmp_path / "classes.txt")) == ["dog", "cat"]
+    assert read_class_list(str(tmp_path / "classes.txt")) == ["dog", "cat"]
     (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfdog\ncaf\xc3\xa9")
-    assert prepare.read_class_names(str(tmp_path / "classes.txt")) == ["dog", "café"]
+    assert read_class_list(str(tmp_path / "classes.txt")) == ["dog", "café"]
     (tmp_path / "classes.txt").write_bytes(b"dog\ncaf\xe9")
-    with pytest.raises(ValueError, match=r"in UTF-8 in .*classes\.txt; got .*0xe9"):
-        prepare.read_class_names(str(tmp_path / "classes.txt"))
+    with pytest.raises(ValueError, match=r"classes\.txt to be UTF-8 .*0xe9.*\. Save .*iconv -f"):
+        read_class_list(str(tmp_path / "classes.txt"))
 
 
 @pytest.mark.parametrize(
