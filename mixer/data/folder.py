@@ -15,7 +15,7 @@ import os
 import pathlib
 
 from mixer.data.file_names import class_name_of, is_image, shown, some
-from mixer.data.splits import SPLITS, check_split_name, held_out
+from mixer.data.splits import SPLITS, check_split_name, check_tar_names, held_out
 
 LAYOUTS = "PATH/CLASS/*.jpg, PATH/CLASS.tar, PATH/train/CLASS/*.jpg or PATH/train/CLASS.tar"
 
@@ -101,6 +101,7 @@ def read_image_folder(root: pathlib.Path, *, hold_out: bool = True) -> ImageFold
     named = [e for e in folders if e.name.lower() in SPLITS and _holds_classes(e)]
     if not named:
         classes = _find_classes("train", root, root, unused)
+        check_tar_names([files.path for files in classes])
         if not hold_out or any(files.is_tar for files in classes):
             return ImageFolder(root, classes, unused)
         return _hold_out(root, classes, unused)
@@ -186,12 +187,12 @@ def _find_images(
     root: pathlib.Path,
     unused: collections.Counter[str],
 ) -> ClassFiles | None:
-    images, deeper = [], 0
+    images, deeper = [], ""
     where = shown(str(pathlib.Path(folder.path).relative_to(root)))
     for entry in _listing(folder.path):
         if _is_dir(entry):
-            deeper += _count_within(entry, f"{where}/{shown(entry.name)}, too deep", unused)
-            last = entry.path
+            place = f"{where}/{shown(entry.name)}, too deep"
+            deeper = _count_within(entry, place, unused) or deeper
         elif is_image(entry.name):
             images.append(entry)
         else:
@@ -203,28 +204,29 @@ def _find_images(
         return ClassFiles(split, name, path, tuple(entry.name for entry in images), sizes)
     if deeper:
         raise ValueError(
-            f"Expected images in the class folder {shown(folder.path)}; got the folder "
-            f"{shown(last)} in it. Expected: {LAYOUTS}."
+            f"Expected images in class folders; got {shown(deeper)}, which is deeper, and none in "
+            f"{shown(folder.path)}. Move the images up. Expected: {LAYOUTS}."
         )
     unused[f"folder without images ({where})"] += 1
     return None
 
 
-def _count_within(folder: os.DirEntry[str], where: str, unused: collections.Counter[str]) -> int:
-    """Counts the files of a folder in `unused`, and returns the number of images among them."""
-    images = deeper = 0
+def _count_within(folder: os.DirEntry[str], where: str, unused: collections.Counter[str]) -> str:
+    """Counts the files of a folder in `unused`; returns the path of an image among them, or ""."""
+    images, first = 0, ""
     for entry in _listing(folder.path):
         if entry.is_dir(follow_symlinks=False):
-            deeper += _count_within(entry, where, unused)
+            first = _count_within(entry, where, unused) or first
         elif _is_dir(entry):  # may lead back here
             unused["link to a folder"] += 1
         elif is_image(entry.name):
             images += 1
+            first = first or entry.path
         else:
             unused[_kind(entry)] += 1
     if images:
         unused[f"in {where}"] += images
-    return images + deeper
+    return first
 
 
 def _holds_classes(split: os.DirEntry[str]) -> bool:

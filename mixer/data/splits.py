@@ -67,3 +67,12 @@ def check_split_name(name: str, root: pathlib.Path) -> None:
             f"Expected one folder per split in {root}, named as TFDS names splits; got "
             f"{shown(name)!r}. Rename or remove it."
         )
+
+
+def check_tar_names(paths: Sequence[pathlib.Path]) -> None:
+    """Raises ValueError if all classes are tar files that are named as splits."""
+    if all(path.stem.lower() in SPLITS and path.is_file() for path in paths):
+        raise ValueError(
+            f"Expected one tar file per class; got {paths[0]}, named as a split. Unpack it into "
+            f"{paths[0].with_suffix('')}, so that this folder holds one folder per class."
+        )

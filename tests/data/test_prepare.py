@@ -157,6 +157,32 @@ def test_tar_files_are_read_without_unpacking(ingest, tmp_path):
     }
 
 
+@pytest.mark.parametrize("name", ["train", "data"])
+@pytest.mark.parametrize("folders", [("train/cat", "train/dog"), ("cat", "dog"), ("", "dog")])
+def test_a_tar_file_of_several_classes_is_no_class(ingest, tmp_path, name, folders):
+    members = {
+        f"{folder}/{i}.png".lstrip("/"): encode(i, "PNG") for folder in folders for i in (1, 2)
+    }
+    for place in (".", "train"):
+        source = tmp_path / f"source-{place}"
+        write_tar(source / place / f"{name}.tar", members)
+        with pytest.raises(ValueError, match=rf"{name}\.tar.* Unpack it"):
+            ingest(source, unreadable="skip")
+        assert not (tmp_path / "data" / "pets").exists()
+
+
+@pytest.mark.parametrize("names", [["train", "val"], ["TEST"]])
+def test_tar_files_named_as_splits_are_no_classes(ingest, tmp_path, names):
+    for name in names:
+        write_tar(tmp_path / "source" / f"{name}.tar", {"0.jpg": encode(0)})
+    with pytest.raises(
+        ValueError, match=rf"{names[0]}\.tar, named as a split. Unpack it into .*{names[0]}, "
+    ):
+        ingest(tmp_path / "source")
+    write_tar(tmp_path / "source" / "bus.tar", {"0.jpg": encode(0)})  # then they are vehicles
+    assert ingest(tmp_path / "source").splits == {"train": len(names) + 1}
+
+
 def test_tar_files_next_to_class_folders_in_a_split(ingest, source):
     write_tar(source / "train" / "fox.tar", {"0.jpg": encode(30)})
     assert ingest(source).splits == {"test": 2, "train": 9}
@@ -281,7 +307,12 @@ def test_links_and_second_members_of_a_name_are_unreadable(ingest, tmp_path):
     [
         ([], {}, "holds none that has an image, but nothing else. Expected: PATH/CLASS"),
         (["0.jpg"], {}, "Expected images in class folders; got .*0.jpg"),
-        (["cat/inner/0.jpg"], {}, "got the folder .*cat/inner"),
+        (["cat/inner/0.jpg"], {}, "got .*cat/inner/0.jpg, which is deeper, and none in .*cat. M"),
+        (
+            [f"{split}/cat/sub/0.jpg" for split in ("train", "test")],
+            {},
+            "got .*test/cat/sub/0.jpg, which is deeper, and none in .*/test. Move",
+        ),
         (["train/cat/0.jpg", "te-st/cat/0.jpg"], {}, "named as TFDS names splits; got 'te-st'"),
         (["train/cat/0.jpg", "test/notes.txt"], {}, "Expected classes in .*test; it holds none"),
         (["cat/0.jpg", "cat.tar"], {}, "one place for each class"),
