@@ -187,12 +187,11 @@ def _find_images(
     root: pathlib.Path,
     unused: collections.Counter[str],
 ) -> ClassFiles | None:
-    images, deeper = [], ""
+    images, deep = [], ""
     where = shown(str(pathlib.Path(folder.path).relative_to(root)))
     for entry in _listing(folder.path):
         if _is_dir(entry):
-            place = f"{where}/{shown(entry.name)}, too deep"
-            deeper = _count_within(entry, place, unused) or deeper
+            deep = _count_within(entry, f"{where}/{shown(entry.name)}, too deep", unused) or deep
         elif is_image(entry.name):
             images.append(entry)
         else:
@@ -202,9 +201,9 @@ def _find_images(
         name = class_name_of(path, folder.name)
         sizes = tuple(_size(entry) for entry in images)
         return ClassFiles(split, name, path, tuple(entry.name for entry in images), sizes)
-    if deeper:
+    if deep:
         raise ValueError(
-            f"Expected images in class folders; got {shown(deeper)}, which is deeper, and none in "
+            f"Expected images in class folders; got {shown(deep)}, which is deeper, and none in "
             f"{shown(folder.path)}. Move the images up. Expected: {LAYOUTS}."
         )
     unused[f"folder without images ({where})"] += 1
