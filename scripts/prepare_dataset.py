@@ -4,7 +4,7 @@ Example: python scripts/prepare_dataset.py --images=PATH --name=NAME
 
 PATH holds, for each class, a folder of images or a tar file of them (PATH/CLASS/*.jpg,
 PATH/CLASS.tar), or a folder of these for each split (PATH/train/CLASS/*.jpg, PATH/train/CLASS.tar).
-Of class folders without splits, a fixed tenth of each class becomes the split test.
+Of class folders without splits, about a tenth of each class, by file name, becomes the split test.
 If the script is interrupted, run the same command again.
 """
 
@@ -48,9 +48,9 @@ _NUM_SHARDS = flags.DEFINE_integer(
 
 def main() -> None:
     end_if_idle()
-    from mixer.data import prepare  # after the flags: TensorFlow takes seconds
+    from mixer.data import class_list, prepare  # after the flags: TensorFlow takes seconds
 
-    names = None if _CLASSES.value is None else prepare.read_class_names(_CLASSES.value)
+    names = None if _CLASSES.value is None else class_list.read_class_list(_CLASSES.value)
     try:
         report = prepare.ingest_images(
             _IMAGES.value,

@@ -1,7 +1,7 @@
 """One reading of a folder of images, for training, evaluation and preparation alike.
 
     ROOT/SPLIT/CLASS/IMAGE   splits, at least one of them named as in `SPLITS`
-    ROOT/CLASS/IMAGE         classes alone: a fixed tenth of the images of each is held out
+    ROOT/CLASS/IMAGE         classes alone: about a tenth of each, by file name, is held out
 
 Classes are folders that hold images. Hidden entries are skipped; everything else that is not used
 is counted. A file with the suffix of an image counts as one whatever it holds: reading it is an
@@ -15,7 +15,7 @@ import os
 import pathlib
 
 from mixer.data.file_names import class_name_of, is_image, shown, some
-from mixer.data.splits import SPLITS, check_split_name, held_out
+from mixer.data.splits import SPLITS, check_split_name, check_tar_names, held_out
 
 LAYOUTS = "PATH/CLASS/*.jpg, PATH/CLASS.tar, PATH/train/CLASS/*.jpg or PATH/train/CLASS.tar"
 
@@ -81,7 +81,7 @@ class ImageFolder:
 def read_image_folder(root: pathlib.Path, *, hold_out: bool = True) -> ImageFolder:
     """Lists the splits, classes and images of a folder; opens no image.
 
-    Without splits, a tenth of each class is the split test, unless `hold_out` is false.
+    Without splits, about a tenth of each class is the split test, unless `hold_out` is false.
 
     Raises:
       ValueError: there is no such folder, it has none of the layouts above, or the name of a class
@@ -101,6 +101,7 @@ def read_image_folder(root: pathlib.Path, *, hold_out: bool = True) -> ImageFold
     named = [e for e in folders if e.name.lower() in SPLITS and _holds_classes(e)]
     if not named:
         classes = _find_classes("train", root, root, unused)
+        check_tar_names([files.path for files in classes])
         if not hold_out or any(files.is_tar for files in classes):
             return ImageFolder(root, classes, unused)
         return _hold_out(root, classes, unused)
@@ -125,7 +126,7 @@ def _list_kinds(unused: collections.Counter[str]) -> str:
 def _hold_out(
     root: pathlib.Path, classes: list[ClassFiles], unused: collections.Counter[str]
 ) -> ImageFolder:
-    """Moves a tenth of the images of each class to the split test."""
+    """Moves about a tenth of the images of each class to the split test."""
     parts, count = [], {"test": 0, "train": 0}
     for split in count:
         for files in classes:
@@ -137,8 +138,8 @@ def _hold_out(
                 parts.append(ClassFiles(split, files.class_name, files.path, images, sizes))
                 count[split] += len(kept)
     note = (
-        f"no folders train and test, so a fixed tenth of each class is test ({count['test']:,} "
-        f"images) and the rest train ({count['train']:,})"
+        f"no folders train and test, so about a tenth of each class, by file name, is test "
+        f"({count['test']:,} images) and the rest train ({count['train']:,})"
     )
     return ImageFolder(root, parts, unused, note)
 
@@ -186,12 +187,11 @@ def _find_images(
     root: pathlib.Path,
     unused: collections.Counter[str],
 ) -> ClassFiles | None:
-    images, deeper = [], 0
+    images, deep = [], ""
     where = shown(str(pathlib.Path(folder.path).relative_to(root)))
     for entry in _listing(folder.path):
         if _is_dir(entry):
-            deeper += _count_within(entry, f"{where}/{shown(entry.name)}, too deep", unused)
-            last = entry.path
+            deep = _count_within(entry, f"{where}/{shown(entry.name)}, too deep", unused) or deep
         elif is_image(entry.name):
             images.append(entry)
         else:
@@ -201,30 +201,31 @@ def _find_images(
         name = class_name_of(path, folder.name)
         sizes = tuple(_size(entry) for entry in images)
         return ClassFiles(split, name, path, tuple(entry.name for entry in images), sizes)
-    if deeper:
+    if deep:
         raise ValueError(
-            f"Expected images in the class folder {shown(folder.path)}; got the folder "
-            f"{shown(last)} in it. Expected: {LAYOUTS}."
+            f"Expected images in class folders; got {shown(deep)}, which is deeper, and none in "
+            f"{shown(folder.path)}. Move the images up. Expected: {LAYOUTS}."
         )
     unused[f"folder without images ({where})"] += 1
     return None
 
 
-def _count_within(folder: os.DirEntry[str], where: str, unused: collections.Counter[str]) -> int:
-    """Counts the files of a folder in `unused`, and returns the number of images among them."""
-    images = deeper = 0
+def _count_within(folder: os.DirEntry[str], where: str, unused: collections.Counter[str]) -> str:
+    """Counts the files of a folder in `unused`; returns the path of an image among them, or ""."""
+    images, first = 0, ""
     for entry in _listing(folder.path):
         if entry.is_dir(follow_symlinks=False):
-            deeper += _count_within(entry, where, unused)
+            first = _count_within(entry, where, unused) or first
         elif _is_dir(entry):  # may lead back here
             unused["link to a folder"] += 1
         elif is_image(entry.name):
             images += 1
+            first = first or entry.path
         else:
             unused[_kind(entry)] += 1
     if images:
         unused[f"in {where}"] += images
-    return images + deeper
+    return first
 
 
 def _holds_classes(split: os.DirEntry[str]) -> bool:

@@ -173,14 +173,13 @@ class EvalInput:
         def prepare(image: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"images": preprocess(image), "labels": labels}
 
-        def make() -> tf.data.Dataset:
-            batches = tf.data.Dataset.range(-(-num_examples // batch_size)).map(load).unbatch()
-            batches = batches.map(prepare, tf.data.AUTOTUNE, deterministic=True)
-            batches = batches.batch(len(rows), drop_remainder=True)
-            return (batches.cache() if cache else batches).prefetch(prefetch)
-
-        self._make = make
-        self._prepared = make()
+        batches = tf.data.Dataset.range(-(-num_examples // batch_size)).map(load).unbatch()
+        batches = batches.map(prepare, tf.data.AUTOTUNE, deterministic=True)
+        self._prepared = batches.batch(len(rows), drop_remainder=True).prefetch(prefetch)
+        # tf.data's own cache would keep a pass for complete that lacks a batch with a damaged
+        # example: prefetching runs past the error to the end.
+        self._cached: list[HostBatch] | None = [] if cache else None
+        self._num_batches = -(-num_examples // batch_size)
         self._damage = lambda index: _damage(dataset, index, preprocess)
         self._indices = lambda batch: np.minimum(batch * batch_size + rows, num_examples - 1)
         self._num_examples = num_examples
@@ -201,30 +200,38 @@ class EvalInput:
         errors = (tf.errors.OpError, DamagedExample)  # as in TrainInput
         done = 0
         if self._left_out and self._on_damage:
-            self._on_damage(f"{len(self._left_out):,} damaged examples are left out, as before.")
-        while True:
+            count = len(self._left_out)
+            noun = "example is" if count == 1 else "examples are"
+            self._on_damage(f"{count:,} damaged {noun} left out, as before.")
+        while done < self._num_batches:
+            if self._cached is not None and done < len(self._cached):
+                yield self._cached[done]
+                done += 1
+                continue
             try:
                 for batch in self._prepared.skip(done).as_numpy_iterator():
-                    yield batch
+                    if self._cached is not None and done == len(self._cached):
+                        self._cached.append(batch)
                     done += 1
-                return
+                    yield batch
             except errors as error:
                 found = self._leave_out(done)
                 if not found:
                     raise
                 if self._on_damage is None:
                     raise DamagedExample("; ".join(found)) from error
-                self._prepared = self._make()  # an interrupted cache would pass for complete
                 for damage in found:
                     self._on_damage(f"Left out of the evaluation: {damage}")
 
     def _leave_out(self, batch: int) -> list[str]:
-        """Gives the rows of damaged examples of a batch to sound ones; returns what is wrong."""
+        """Returns what is wrong in a batch; with `on_damage`, sound examples take these rows."""
         found = []
         for index in dict.fromkeys(self._indices(batch).tolist()):
             if index in self._left_out or not (damage := self._damage(index)):
                 continue
             found.append(damage)
+            if self._on_damage is None:  # the next pass must end here, too
+                continue
             for step in range(1, min(_MAX_REPLACEMENTS, self._num_examples)):
                 sound = (index + step) % self._num_examples
                 if self._damage(sound) is None:

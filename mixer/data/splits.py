@@ -39,17 +39,25 @@ def resolve_split(name: str, splits: Collection[str], where: str) -> str:
 
 
 def held_out(class_name: str, names: Sequence[str]) -> frozenset[str]:
-    """Returns the tenth of the files of a class that is not trained on; none of a single file.
+    """Returns about a tenth of the files of a class, which are not trained on; none of one file.
 
-    It is a function of the names: the same on every machine and in every order of them.
+    A file is held out if the hash of its class and name is in the lowest tenth of all hashes:
+    adding or deleting others does not move it. Only a class of which all files or none would be
+    held out depends on the others: there, the file with the highest hash is trained on, or that
+    with the lowest is held out. Of equal hashes (a name in two forms of Unicode), the order of the
+    names decides.
     """
 
-    def rank(name: str) -> bytes:
+    def rank(name: str) -> tuple[bytes, str]:
         composed = unicodedata.normalize("NFC", f"{class_name}/{shown(name)}")
-        return hashlib.sha256(composed.encode()).digest()
+        return hashlib.sha256(composed.encode()).digest(), name
 
-    count = max(1, round(len(names) / 10)) if len(names) > 1 else 0
-    return frozenset(sorted(names, key=rank)[:count])
+    if len(names) < 2:
+        return frozenset()
+    below = {name for name in names if int.from_bytes(rank(name)[0]) * 10 < 2**256}
+    if len(below) == len(names):
+        below.remove(max(names, key=rank))
+    return frozenset(below or {min(names, key=rank)})
 
 
 def check_split_name(name: str, root: pathlib.Path) -> None:
@@ -58,4 +66,13 @@ def check_split_name(name: str, root: pathlib.Path) -> None:
         raise ValueError(
             f"Expected one folder per split in {root}, named as TFDS names splits; got "
             f"{shown(name)!r}. Rename or remove it."
+        )
+
+
+def check_tar_names(paths: Sequence[pathlib.Path]) -> None:
+    """Raises ValueError if all classes are tar files that are named as splits."""
+    if all(path.stem.lower() in SPLITS and path.is_file() for path in paths):
+        raise ValueError(
+            f"Expected one tar file per class; got {paths[0]}, named as a split. Unpack it into "
+            f"{paths[0].with_suffix('')}, so that this folder holds one folder per class."
         )

@@ -1,9 +1,9 @@
 """Names of classes: for people to read, and to match a model's labels with a dataset's."""
 
-import pathlib
 import unicodedata
 from collections.abc import Sequence
 
+from mixer.data.class_list import read_class_list
 from mixer.data.imagenet import imagenet_class_names
 from mixer.weights.architecture import first_names
 from mixer.weights.load import LoadedModel
@@ -35,20 +35,13 @@ def find_class_names(loaded: LoadedModel, file: str | None = None) -> Sequence[s
 
 
 def read_class_names(file: str, num_classes: int) -> list[str]:
-    """Returns the lines of a UTF-8 file that are not empty, stripped: one class name per line.
+    """Returns the names of `num_classes` classes from a file with one per line.
 
     Raises:
       ValueError: the file is not UTF-8 text, or has another number of names.
       OSError: the file cannot be read.
     """
-    try:
-        text = pathlib.Path(file).read_text(encoding="utf-8-sig")  # also without a mark
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"Expected {file} to be UTF-8 text; got {error}. Save it as UTF-8, as with: "
-            f"iconv -f latin1 -t utf-8 {file}"
-        ) from error
-    names = [line.strip() for line in text.split("\n") if line.strip()]
+    names = read_class_list(file)
     if len(names) != num_classes:
         raise ValueError(
             f"Expected {num_classes:,} class names, one per line in label order, to match the "

@@ -266,9 +266,10 @@ def test_an_evaluation_may_leave_damaged_images_out_and_says_so_each_time(
         for batch, again in zip(first, second, strict=True):
             assert_same(batch, again)
         found = [line for line in lines if line.startswith("Left out of the evaluation: damaged")]
-        assert lines[len(found) :] == [
-            f"{len(found)} damaged examples are left out, as before."
-        ] * (1 if found else 0)
+        noun = "example is" if len(found) == 1 else "examples are"
+        assert lines[len(found) :] == [f"{len(found)} damaged {noun} left out, as before."] * bool(
+            found
+        )
         parts.append((first, found))
     names = sorted(line.partition(".jpg")[0][-2:] for _, found in parts for line in found)
     assert names == ["03", "17", "38"]
@@ -282,6 +283,64 @@ def test_an_evaluation_may_leave_damaged_images_out_and_says_so_each_time(
         if label >= 0
     }
     assert len(pixels) == 37
+
+
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("hosts", [1, 2])
+@pytest.mark.parametrize("batch_size", [16, 32])
+def test_every_sound_example_counts_once_around_damaged_ones(
+    damaged_folder, batch_size, hosts, cache
+):
+    inputs = [
+        EvalInput(
+            damaged_folder,
+            WHOLE,
+            batch_size=batch_size,
+            rows=rows,
+            prefetch=4,
+            cache=cache,
+            on_damage=lambda line: None,
+        )
+        for rows in np.split(np.arange(batch_size), hosts)
+    ]
+    sound = [6 * number for number in range(40) if number not in (3, 17, 38)]
+    next(inputs[0].one_pass())  # a pass that is not read to its end leaves nothing behind
+    for _ in range(3):
+        passes = [list(part.one_pass()) for part in inputs]
+        assert {len(batches) for batches in passes} == {-(-40 // batch_size)}
+        counted = [
+            int(image[0, 0, 0])
+            for batches in passes
+            for batch in batches
+            for image in batch["images"][batch["labels"][:, 0] >= 0]
+        ]
+        np.testing.assert_allclose(sorted(counted), sound, atol=1)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_an_evaluation_that_failed_starts_again_from_nothing(damaged_folder, cache, monkeypatch):
+    options = {"batch_size": 8, "rows": np.arange(8), "prefetch": 4, "cache": cache}
+    evaluation = EvalInput(damaged_folder, WHOLE, **options)
+    for _ in range(3):
+        with pytest.raises(DamagedExample, match=r"/(03|17|38)\.jpg"):
+            list(evaluation.one_pass())
+    # A disk that fails for a moment: the next pass has every example, from the cache or not.
+    evaluation = EvalInput(damaged_folder, WHOLE, **options, on_damage=lambda line: None)
+    read, fails = damaged_folder.records.read, [True]
+
+    def fail_once(indices):
+        if 8 in indices and fails:
+            raise OSError(5, "Input/output error")
+        return read(indices)
+
+    monkeypatch.setattr(damaged_folder.records, "read", fail_once)
+    with pytest.raises((OSError, tf.errors.OpError), match="Input/output error"):
+        list(evaluation.one_pass())
+    fails.clear()
+    for _ in range(2):
+        batches = list(evaluation.one_pass())
+        assert len(batches) == 5
+        assert sum((batch["labels"] >= 0).sum() for batch in batches) == 37
 
 
 def test_damaged_images_in_memory_are_replaced_as_those_on_disk(damaged_folder, capsys):

@@ -20,6 +20,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from mixer.data import prepare
+from mixer.data.class_list import read_class_list
 from mixer.data.datasets import open_dataset
 from mixer.data.folder import ImageFolder, read_image_folder
 
@@ -156,6 +157,32 @@ def test_tar_files_are_read_without_unpacking(ingest, tmp_path):
     }
 
 
+@pytest.mark.parametrize("name", ["train", "data"])
+@pytest.mark.parametrize("folders", [("train/cat", "train/dog"), ("cat", "dog"), ("", "dog")])
+def test_a_tar_file_of_several_classes_is_no_class(ingest, tmp_path, name, folders):
+    members = {
+        f"{folder}/{i}.png".lstrip("/"): encode(i, "PNG") for folder in folders for i in (1, 2)
+    }
+    for place in (".", "train"):
+        source = tmp_path / f"source-{place}"
+        write_tar(source / place / f"{name}.tar", members)
+        with pytest.raises(ValueError, match=rf"{name}\.tar.* Unpack it"):
+            ingest(source, unreadable="skip")
+        assert not (tmp_path / "data" / "pets").exists()
+
+
+@pytest.mark.parametrize("names", [["train", "val"], ["TEST"]])
+def test_tar_files_named_as_splits_are_no_classes(ingest, tmp_path, names):
+    for name in names:
+        write_tar(tmp_path / "source" / f"{name}.tar", {"0.jpg": encode(0)})
+    with pytest.raises(
+        ValueError, match=rf"{names[0]}\.tar, named as a split. Unpack it into .*{names[0]}, "
+    ):
+        ingest(tmp_path / "source")
+    write_tar(tmp_path / "source" / "bus.tar", {"0.jpg": encode(0)})  # then they are vehicles
+    assert ingest(tmp_path / "source").splits == {"train": len(names) + 1}
+
+
 def test_tar_files_next_to_class_folders_in_a_split(ingest, source):
     write_tar(source / "train" / "fox.tar", {"0.jpg": encode(30)})
     assert ingest(source).splits == {"test": 2, "train": 9}
@@ -280,18 +307,35 @@ def test_links_and_second_members_of_a_name_are_unreadable(ingest, tmp_path):
     [
         ([], {}, "holds none that has an image, but nothing else. Expected: PATH/CLASS"),
         (["0.jpg"], {}, "Expected images in class folders; got .*0.jpg"),
-        (["cat/inner/0.jpg"], {}, "got the folder .*cat/inner"),
+        (["cat/inner/0.jpg"], {}, "got .*cat/inner/0.jpg, which is deeper, and none in .*cat. M"),
+        (
+            [f"{split}/cat/sub/0.jpg" for split in ("train", "test")],
+            {},
+            "got .*test/cat/sub/0.jpg, which is deeper, and none in .*/test. Move",
+        ),
         (["train/cat/0.jpg", "te-st/cat/0.jpg"], {}, "named as TFDS names splits; got 'te-st'"),
         (["train/cat/0.jpg", "test/notes.txt"], {}, "Expected classes in .*test; it holds none"),
         (["cat/0.jpg", "cat.tar"], {}, "one place for each class"),
         (["cat/0.txt"], {}, r"holds none that has an image, but 1 \.txt; 1 folder without .*cat"),
         (["cat/0.jpg"], {"num_shards": 2}, "at least 2 readable images, one for each shard"),
         (["cat/0.jpg"], {"num_shards": 0}, "at least one shard; got num_shards=0"),
-        (["cta/0.jpg"], {"class_names": ["dog", "cat"]}, "got 1 others, .*'cta' .* is 'cat'"),
+        (
+            ["cta/0.jpg"],
+            {"class_names": ["dog", "cat"]},
+            "got 1 not in it, such as 'cta' .* mean 'cat'",
+        ),
         (["cat/0.jpg"], {"class_names": ["cat", "cat"]}, "got twice: cat"),
         (["cat/0.jpg"], {"class_names": ["cat", " dog"]}, "a line of UTF-8 text; got ' dog'"),
         (["cat/0.jpg"], {"name": "My-Pets"}, "dataset name of lower-case .* got 'My-Pets'"),
         (["cat/0.jpg"], {"name": "imagenet21k"}, "Expected 21,843 classes for imagenet21k; got 1"),
+        (["cat/0.jpg"], {"name": "folder"}, "'folder', which stands for a folder .*another name"),
+        (["cat/0.jpg"], {"name": "digits"}, "'digits', .* the digits in this code"),
+        (
+            ["cat/0.jpg"],
+            {"name": "imagenet_v2"},
+            "'imagenet_v2', .*a dataset that only TFDS writes",
+        ),
+        (["cat/0.jpg"], {"name": "imagenet2012_real"}, "'imagenet2012_real', .*another name"),
         (["cat/0.jpg"], {"unreadable": "keep"}, "to be fail or skip; got 'keep'"),
         (["cat/0.jpg"], {"check": "none"}, "to be decode or header; got 'none'"),
     ],
@@ -455,9 +499,10 @@ def test_class_folders_alone_are_split_as_in_training(ingest, tmp_path):
     for index in range(24):
         write(tmp_path / "source" / ("cat", "dog")[index % 2] / f"{index}.jpg", encode(index))
     report = ingest(tmp_path / "source")
-    assert report.splits == {"test": 2, "train": 22}
-    assert "a fixed tenth of each class is test (2 images) and the rest train (22)" in (
-        report.summary()
+    assert report.splits == {"test": 3, "train": 21}
+    assert (
+        "about a tenth of each class, by file name, is test (3 images) and the rest train (21)"
+        in (report.summary())
     )
     for split in ("test", "train"):
         records = open_dataset(f"folder:{tmp_path / 'source'}", split, "").records
@@ -466,19 +511,19 @@ def test_class_folders_alone_are_split_as_in_training(ingest, tmp_path):
     names = {path.name for path in (tmp_path / "data" / "pets" / "1.0.0").iterdir()}
     assert "ingest_report.json" in names
     # The same words work for it as for the folder.
-    for split, count in (("validation", 2), ("train[:50%]", 11)):
+    for split, count in (("validation", 3), ("train[:50%]", 10)):
         for name in (f"folder:{tmp_path / 'source'}", "pets"):
             assert len(open_dataset(name, split, str(tmp_path / "data")).records) == count
 
 
 def test_class_names_are_read_one_per_line(tmp_path):
     (tmp_path / "classes.txt").write_text("dog \n\ncat\r\n")
-    assert prepare.read_class_names(str(tmp_path / "classes.txt")) == ["dog", "cat"]
+    assert read_class_list(str(tmp_path / "classes.txt")) == ["dog", "cat"]
     (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfdog\ncaf\xc3\xa9")
-    assert prepare.read_class_names(str(tmp_path / "classes.txt")) == ["dog", "café"]
+    assert read_class_list(str(tmp_path / "classes.txt")) == ["dog", "café"]
     (tmp_path / "classes.txt").write_bytes(b"dog\ncaf\xe9")
-    with pytest.raises(ValueError, match=r"in UTF-8 in .*classes\.txt; got .*0xe9"):
-        prepare.read_class_names(str(tmp_path / "classes.txt"))
+    with pytest.raises(ValueError, match=r"classes\.txt to be UTF-8 .*0xe9.*\. Save .*iconv -f"):
+        read_class_list(str(tmp_path / "classes.txt"))
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,9 @@ FOLDERS = {
         (*_of("ant", "bee", split="Train"), *_of("ant", "bee", split="Test")),
         {"Test": _TWO["test"], "Train": _TWO["train"]},
     ),
-    "classes_alone": Odd(_ALONE, _SPLIT, ("fixed tenth of each class is test (2 images)",)),
+    "classes_alone": Odd(
+        _ALONE, _SPLIT, ("tenth of each class, by file name, is test (2 images)",)
+    ),
     "classes_alone_with_text": Odd(
         (*_ALONE, "notes.txt", "ant/x.xml"), _SPLIT, ("1 .txt; 1 .xml",)
     ),

@@ -9,7 +9,7 @@ is therefore never mistaken for a dataset, and the same command starts it again.
   report.py   what was written, what was left out, and the flags to train on it
 """
 
-from mixer.data.prepare.ingest import ingest_images, read_class_names
+from mixer.data.prepare.ingest import ingest_images
 from mixer.data.prepare.report import IngestReport, training_flags
 
-__all__ = ["IngestReport", "ingest_images", "read_class_names", "training_flags"]
+__all__ = ["IngestReport", "ingest_images", "training_flags"]

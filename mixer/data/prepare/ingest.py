@@ -19,6 +19,12 @@ from mixer.data.table import DATASETS
 from mixer.errors import suggestion
 from mixer.runtime.file_lock import file_lock
 
+_TAKEN = {"folder": "a folder of images (folder:PATH)", "digits": "the digits in this code"} | {
+    name: "a dataset that only TFDS writes"  # elsewhere, or with other features
+    for name, row in DATASETS.items()
+    if (row.tfds_name, row.label_key) != (name, "label")
+}
+
 
 def ingest_images(
     source: str,
@@ -37,8 +43,8 @@ def ingest_images(
 
     Args:
       source: a folder as `mixer/data/folder.py` describes it. Tar files are read without unpacking.
-        Without splits, a tenth of the images of each class folder is in `test`; of tar files and
-        of a dataset in the table, all are in `train`.
+        Without splits, about a tenth of the images of each class folder is in `test`; of tar files
+        and of a dataset in the table, all are in `train`.
       name: the name of the new dataset, to be used as `config.dataset`.
       data_dir: TFDS's data folder; "" for TFDS's default.
       class_names: the classes in the order of their labels; None for the classes found, sorted.
@@ -82,26 +88,16 @@ def ingest_images(
     return report
 
 
-def read_class_names(path: str) -> list[str]:
-    """Returns the non-empty lines of a UTF-8 file, stripped: one class name per line.
-
-    Raises:
-      ValueError: it is not UTF-8.
-      OSError: it cannot be read.
-    """
-    try:  # with or without a byte-order mark
-        text = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"Expected class names in UTF-8 in {path}; got {error}.") from error
-    lines = text.splitlines()
-    return [line.strip() for line in lines if line.strip()]
-
-
 def _check_options(name: str, num_shards: int | None, unreadable: str, check: str) -> None:
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise ValueError(
             "Expected a dataset name of lower-case letters, digits and underscores that begins "
             f"with a letter; got {name!r}."
+        )
+    if name in _TAKEN:
+        raise ValueError(
+            f"Expected a name that opens the new dataset; got {name!r}, which stands for "
+            f"{_TAKEN[name]}. Choose another name."
         )
     for option, value, known in (
         ("unreadable", unreadable, ("fail", "skip")),
@@ -186,8 +182,8 @@ def _label_names(dataset: str, class_names: Sequence[str], classes: list[ClassFi
     known = set(names)
     if unknown := [name for name in sorted(found) if name not in known]:
         raise ValueError(
-            f"Expected only classes from the list of {len(names):,}; got {len(unknown):,} others, "
-            f"the first of them {unknown[0]!r} in {found[unknown[0]]}."
+            f"Expected only classes from the list of {len(names):,}; got {len(unknown):,} not in "
+            f"it, such as {unknown[0]!r} in {found[unknown[0]]}."
             f"{suggestion(unknown[0], names)}"
         )
     row = DATASETS.get(dataset)

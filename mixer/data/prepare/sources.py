@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterator
 
 from mixer.data.file_names import is_image, shown
-from mixer.data.folder import ClassFiles
+from mixer.data.folder import LAYOUTS, ClassFiles
 from mixer.data.image_check import image_problem, read_image, size_problem
 
 
@@ -32,7 +32,8 @@ def checked_images(
     Several threads read ahead. Counts tar members that are not images by suffix in `ignored`.
 
     Raises:
-      ValueError: a tar member has an absolute path or one with `..`.
+      ValueError: a tar member has an absolute path or one with `..`, or the images of a tar file
+        are in several folders.
     """
     max_waiting = 4 * (os.cpu_count() or 1)  # bounds the bytes held in memory
     window: collections.deque[concurrent.futures.Future] = collections.deque()
@@ -53,8 +54,8 @@ def _folder_images(files: ClassFiles) -> Iterator[SourceImage]:
 
 
 def _tar_images(files: ClassFiles, ignored: collections.Counter[str]) -> Iterator[SourceImage]:
-    """Yields the images of a tar file in its order."""
-    label, seen = files.class_name, set()
+    """Yields the images of a tar file in its order; all must be in one folder of it, or in none."""
+    label, seen = files.class_name, set[pathlib.PurePosixPath]()
     try:
         with tarfile.open(files.path, "r|") as archive:
             for member in archive:
@@ -70,6 +71,13 @@ def _tar_images(files: ClassFiles, ignored: collections.Counter[str]) -> Iterato
                 if not is_image(path.name):
                     ignored[path.suffix] += 1
                     continue
+                other = next(iter(seen), path)
+                if other.parent != path.parent:
+                    raise ValueError(
+                        f"Expected the images of one class in {files.path}, all in one folder; "
+                        f"got {shown(str(other))!r} and {shown(str(path))!r}. Unpack it. "
+                        f"Expected: {LAYOUTS}."
+                    )
                 file = archive.extractfile(member) if member.isfile() else None
                 if file is None:
                     content, problem = b"", "is a link or a device, not a file"
