@@ -11,6 +11,9 @@ from mixer.errors import suggestion, unknown_name
 
 _SECTIONS = {path.partition(".")[0] for path in KEYS if "." in path}
 
+# With all of `eval_*` but `eval_every`: what a score of given parameters depends on.
+_EVALUATED = ("dataset", "data_dir", "label_key", "image_size", "loss", "replace_damaged")
+
 
 def flatten(config: Mapping[str, Any] | ConfigDict, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yields each key of a nested config, as `optimizer.name`, with its value.
@@ -113,6 +116,20 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         for key in sorted(old.keys() | new.keys())
         if not _is_free(key) and old.get(key, absent) != new.get(key, absent)
     ]
+
+
+def same_evaluation(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """True if two configs evaluate the same images in the same way, whatever trained the model."""
+    defaults = dict(flatten(base_config()))
+    old, new = (
+        {
+            key: value
+            for key, value in (defaults | dict(flatten(config))).items()
+            if key in _EVALUATED or (key.startswith("eval_") and key != "eval_every")
+        }
+        for config in (old, new)
+    )
+    return old == new
 
 
 def _is_free(path: str) -> bool:
