@@ -27,13 +27,13 @@ def flatten(config: Mapping[str, Any] | ConfigDict, path: str = "") -> Iterator[
             yield path + str(key), value
 
 
-def check_config(config: ConfigDict) -> None:
+def check_config(config: Mapping[str, Any] | ConfigDict) -> None:
     """Raises ValueError with a line for each key that is unknown, missing or out of its range.
 
     If there is none: ValueError for keys that contradict each other.
     """
     values = dict(flatten(config))
-    problems = [*_problems_of_values(values), *_missing_keys(config, values)]
+    problems = [*_problems_of_values(values), *_missing_keys(values)]
     if problems:
         raise ValueError("\n  ".join(problems))
     _check_relations(values)
@@ -43,7 +43,7 @@ def _problems_of_values(values: Mapping[str, Any]) -> Iterator[str]:
     for path, value in values.items():
         key = find_key(path)
         if path in _SECTIONS:
-            if isinstance(value, ConfigDict):
+            if isinstance(value, Mapping | ConfigDict):
                 continue  # it is empty
             yield f"Expected {path} to be a section of keys; got {value!r}."
         elif key is None:
@@ -53,7 +53,7 @@ def _problems_of_values(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"Expected {path} to be {key.expected()}; got {value!r}.{hint}"
 
 
-def _missing_keys(config: ConfigDict, values: Mapping[str, Any]) -> Iterator[str]:
+def _missing_keys(values: Mapping[str, Any]) -> Iterator[str]:
     for path, key in KEYS.items():
         section = path.partition(".")[0] if "." in path else ""
         is_reported = section in values  # as no section

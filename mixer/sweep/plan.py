@@ -16,9 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from mixer.config import check_config
+from mixer.config import check_config, plain_overrides
 from mixer.data.overlap import Piece, count_shared
 from mixer.data.table import DATASETS, find_pieces
 from mixer.sweep.grid import Overrides, combination_names, find_value, with_length
@@ -90,10 +88,7 @@ def create_sweep(
         raise ValueError("Expected at least one value to vary; got an empty grid.")
     if "seed" in overrides:
         raise ValueError("Expected seeds as --seeds=0,1,2; got --config.seed.")
-    overrides = {
-        key: value.to_dict() if isinstance(value, ConfigDict) else value
-        for key, value in overrides.items()
-    }
+    overrides = plain_overrides(overrides)
     keys = {key: None for combination in combinations for key in combination}
     config = with_length(config, keys)
     for key in keys:
@@ -119,7 +114,7 @@ def create_sweep(
     )
     for name in names:
         run_config = sweep.run_config((name, seeds[0]))
-        check_config(ConfigDict(run_config))
+        check_config(run_config)
         _check_metrics(select, report, run_config)
     return sweep
 
