@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
         print(f"  {title:<12} {text}")
     for output in map(pathlib.Path, outputs):
         output = output.expanduser()
-        lost = load.lost_in_files(weights)
+        lost = load.lost_in_files(weights, image_size)
         save_params(output, params, overwrite=_OVERWRITE.value)
         print(f"Wrote {output}, {output.stat().st_size:,} bytes.{lost and ' ' + lost}")
 

@@ -129,7 +129,8 @@ def _print(result: dict[str, Any]) -> None:
     if _JSON.value:
         print(json.dumps(result), flush=True)
         return
-    view = f"{result['crop']}, {result['image_size']} of {result['resize']} pixels:"
+    where = f"{result['dataset']}, {result['split']}"
+    view = f"{where}, {result['crop']}, {result['image_size']} of {result['resize']} pixels:"
     top1, count = f"top-1 {result['top1']:.2%}", f"{result['count']:,} images"
     if "shots" in result:
         draws = f"mean of {result['seeds']} draws"

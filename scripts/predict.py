@@ -49,13 +49,26 @@ def main(arguments: list[str]) -> None:
 
     end_if_idle()
     output = pathlib.Path(_OUTPUT.value)
-    if output.suffix not in (".png", ".csv", ".json") or not output.parent.is_dir():
+    target = output.resolve()  # of a link, what is written
+    if (
+        output.suffix not in (".png", ".csv", ".json")
+        or not target.parent.is_dir()
+        or (target.exists() and not target.is_file())
+    ):
         raise ValueError(
-            f"Expected --output=NAME.png, .csv or .json in an existing folder; got {output}."
+            f"Expected --output=NAME.png, .csv or .json in an existing folder; got {output}"
+            f"{', a folder' if target.is_dir() else ''}. Choose another name."
         )
     paths = find_images(arguments)
-    if output.resolve() in [path.resolve() for path in paths]:
+    if target in [path.resolve() for path in paths]:
         raise ValueError(f"Expected --output to differ from the images; got {output}.")
+    weights = pathlib.Path(_WEIGHTS.value)
+    read = [weights, weights / "config.json", pathlib.Path(_CLASS_NAMES.value or "")]
+    if target in [path.resolve() for path in read]:
+        raise ValueError(
+            f"Expected --output to differ from the weights and the class names; got {output}. "
+            "Choose another name."
+        )
     _predict(paths, output)
 
 

@@ -273,6 +273,35 @@ def test_a_finished_run_without_its_metrics_evaluates_again(tmp_path, digits_con
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_finished_run_with_other_eval_settings_is_evaluated_with_these(
+    tmp_path, digits_config, finished_run
+):
+    workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
+    digits_config.log_every = 7  # has no effect on the score
+    assert train_loop.train(digits_config, workdir) == finished_run.result
+    digits_config.eval_splits = {"few": "train[:100]", "test": "test"}
+    result = train_loop.train(digits_config, workdir)
+    assert (result["few/count"], result["test/count"]) == (100, 364)
+    assert result["test/top1"] == finished_run.result["test/top1"]
+    digits_config.eval_splits = {"few": "train[:100]"}
+    digits_config.eval_resize = 24
+    result = train_loop.train(digits_config, workdir)
+    assert "test/top1" not in result
+    lines = read_metrics(workdir)
+    assert [line["step"] for line in lines] == [4, 8, 12, 16, 20, 20]
+    assert lines[-1] == {key: result[key] for key in ("step", "few/top1", "few/loss", "few/count")}
+    assert json.loads((workdir / "config.json").read_text())["eval_splits"] == {
+        "few": "train[:100]"
+    }
+    # The score of the first settings is that of the first run again.
+    digits_config.eval_splits = {"test": "test"}
+    digits_config.eval_resize = 16
+    before = (workdir / "metrics.jsonl").read_bytes()
+    assert train_loop.train(digits_config, workdir) == finished_run.result
+    assert (workdir / "metrics.jsonl").read_bytes() != before
+    assert read_lines(workdir) == read_lines(finished_run.workdir)
+
+
 def test_the_speed_of_every_step_is_that_of_its_time(tmp_path, digits_config):
     digits_config.log_every, digits_config.eval_every = 1, 5
     digits_config.model.hidden_dim = 128

@@ -4,8 +4,8 @@ A config is an `ml_collections.ConfigDict` that sets every key of the table in
 `mixer/config/keys.py`, apart from those marked optional.
 """
 
-from mixer.config.check import check_config, check_same_run, differences
-from mixer.config.reader import ConfigReader, base_config, count_steps, to_plain
+from mixer.config.check import check_config, check_same_run, differences, same_evaluation
+from mixer.config.reader import ConfigReader, base_config, count_steps, plain_overrides, to_plain
 
 __all__ = [
     "ConfigReader",
@@ -14,5 +14,7 @@ __all__ = [
     "check_same_run",
     "count_steps",
     "differences",
+    "plain_overrides",
+    "same_evaluation",
     "to_plain",
 ]

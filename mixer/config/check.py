@@ -11,6 +11,9 @@ from mixer.errors import suggestion, unknown_name
 
 _SECTIONS = {path.partition(".")[0] for path in KEYS if "." in path}
 
+# With all of `eval_*` but `eval_every`: what a score of given parameters depends on.
+_EVALUATED = ("dataset", "data_dir", "label_key", "image_size", "loss", "replace_damaged")
+
 
 def flatten(config: Mapping[str, Any] | ConfigDict, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yields each key of a nested config, as `optimizer.name`, with its value.
@@ -24,13 +27,13 @@ def flatten(config: Mapping[str, Any] | ConfigDict, path: str = "") -> Iterator[
             yield path + str(key), value
 
 
-def check_config(config: ConfigDict) -> None:
+def check_config(config: Mapping[str, Any] | ConfigDict) -> None:
     """Raises ValueError with a line for each key that is unknown, missing or out of its range.
 
     If there is none: ValueError for keys that contradict each other.
     """
     values = dict(flatten(config))
-    problems = [*_problems_of_values(values), *_missing_keys(config, values)]
+    problems = [*_problems_of_values(values), *_missing_keys(values)]
     if problems:
         raise ValueError("\n  ".join(problems))
     _check_relations(values)
@@ -40,7 +43,7 @@ def _problems_of_values(values: Mapping[str, Any]) -> Iterator[str]:
     for path, value in values.items():
         key = find_key(path)
         if path in _SECTIONS:
-            if isinstance(value, ConfigDict):
+            if isinstance(value, Mapping | ConfigDict):
                 continue  # it is empty
             yield f"Expected {path} to be a section of keys; got {value!r}."
         elif key is None:
@@ -50,7 +53,7 @@ def _problems_of_values(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"Expected {path} to be {key.expected()}; got {value!r}.{hint}"
 
 
-def _missing_keys(config: ConfigDict, values: Mapping[str, Any]) -> Iterator[str]:
+def _missing_keys(values: Mapping[str, Any]) -> Iterator[str]:
     for path, key in KEYS.items():
         section = path.partition(".")[0] if "." in path else ""
         is_reported = section in values  # as no section
@@ -113,6 +116,20 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         for key in sorted(old.keys() | new.keys())
         if not _is_free(key) and old.get(key, absent) != new.get(key, absent)
     ]
+
+
+def same_evaluation(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """True if two configs evaluate the same images in the same way, whatever trained the model."""
+    defaults = dict(flatten(base_config()))
+    old, new = (
+        {
+            key: value
+            for key, value in (defaults | dict(flatten(config))).items()
+            if key in _EVALUATED or (key.startswith("eval_") and key != "eval_every")
+        }
+        for config in (old, new)
+    )
+    return old == new
 
 
 def _is_free(path: str) -> bool:

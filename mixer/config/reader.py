@@ -98,6 +98,14 @@ def to_plain(config: ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json())
 
 
+def plain_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns overrides of a config, dotted key -> value, with a dict for a section."""
+    return {
+        key: value.to_dict() if isinstance(value, ConfigDict) else value
+        for key, value in overrides.items()
+    }
+
+
 def count_steps(config: ConfigReader | Mapping[str, Any], num_examples: Callable[[], int]) -> int:
     """Returns the number of steps of a run: `num_steps`, or `num_epochs` in steps.
 

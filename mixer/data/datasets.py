@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 from mixer.data import folder_records
 from mixer.data.digits import Digits
 from mixer.data.features import check_features, find_features, parser
+from mixer.data.overlap import Piece, check_distinct
 from mixer.data.records import ArrayRecords, CachedRecords, Files, RandomSubset, Records
 from mixer.data.splits import resolve_split
 from mixer.data.table import DATASETS, DatasetRow
@@ -41,6 +42,7 @@ class Dataset:
     labels_per_image: int  # the most that an image can have
     records: Records
     parse: Callable[[tf.Tensor], dict[str, tf.Tensor]]
+    pieces: tuple[Piece, ...]  # where the examples are, before `fraction`; see `count_shared`
 
 
 def open_dataset(
@@ -61,9 +63,9 @@ def open_dataset(
       The split, with its metadata read and its examples unread.
 
     Raises:
-      ValueError: the name, split or fraction is invalid, the dataset is not on disk, its metadata
-        are damaged or do not match the table of datasets, or a feature is of a kind that cannot be
-        used.
+      ValueError: the name, split or fraction is invalid, the split has an example twice, the
+        dataset is not on disk, its metadata are damaged or do not match the table of datasets, or a
+        feature is of a kind that cannot be used.
       OSError: a folder of images cannot be read.
     """
     kind, _, path = name.partition(":")
@@ -72,12 +74,16 @@ def open_dataset(
             raise ValueError("Expected folder:PATH; got 'folder:' without a path.")
         images = folder_records.FolderRecords(pathlib.Path(path).expanduser(), split)
         names = images.class_names
-        return Dataset(len(names), names, 1, _subset(images, fraction), folder_records.parse)
+        check_distinct(images.pieces, split, path)
+        records, pieces = _subset(images, fraction), tuple(images.pieces)
+        return Dataset(len(names), names, 1, records, folder_records.parse, pieces)
     default = tfds.core.constants.get_default_data_dir()
     row, info = _find_dataset(name, os.path.expanduser(data_dir or default), label_key)
     if row.tfds_name not in {known.tfds_name for known in DATASETS.values()}:
         split = _resolve(split, info)
-    records = _subset(_open_records(info, split), fraction)
+    files = _find_files(info, split)
+    check_distinct(files.pieces(), split, name)
+    records = _subset(_open_records(info, split, files), fraction)
     label = info.features[row.label_key]
     class_names = tuple(getattr(label, "feature", label).names)
     if len(class_names) != row.num_classes:
@@ -85,7 +91,8 @@ def open_dataset(
             f"Expected {row.num_classes} class names in {info.data_dir}; got {len(class_names)}. "
             "Prepare the dataset again."
         )
-    return Dataset(row.num_classes, class_names, row.max_labels, records, parser(row))
+    pieces = tuple(files.pieces())
+    return Dataset(row.num_classes, class_names, row.max_labels, records, parser(row), pieces)
 
 
 def cached(dataset: Dataset, cache: str, indices: np.ndarray) -> Dataset:
@@ -208,7 +215,7 @@ def _resolve(split: str, info: tfds.core.DatasetInfo) -> str:
     return "+".join(resolve_split(a, list(info.splits), where) + b + c for a, b, c in parts)
 
 
-def _open_records(info: tfds.core.DatasetInfo, split: str) -> Records:
+def _find_files(info: tfds.core.DatasetInfo, split: str) -> Files:
     try:
         instructions = info.splits[split].file_instructions
     except (KeyError, ValueError) as error:
@@ -220,6 +227,10 @@ def _open_records(info: tfds.core.DatasetInfo, split: str) -> Records:
         raise ValueError(
             f"Expected at least one example in {split!r} of {info.full_name}; got none."
         )
+    return Files(instructions)
+
+
+def _open_records(info: tfds.core.DatasetInfo, split: str, files: Files) -> Records:
     kinds: dict[tfds.core.FileFormat, Callable[[Files], Records]] = {
         tfds.core.FileFormat.ARRAY_RECORD: ArrayRecords,
         tfds.core.FileFormat.TFRECORD: TFRecords,
@@ -229,7 +240,6 @@ def _open_records(info: tfds.core.DatasetInfo, split: str) -> Records:
             f"Expected {info.full_name} in ArrayRecord or TFRecord files; found "
             f"{info.file_format} in {info.data_dir}. Prepare the dataset again."
         )
-    files = Files(instructions)
     if missing := [path for path in files.paths if not tf.io.gfile.exists(path)]:
         raise ValueError(
             f"Expected {len(files.paths)} files of {split!r} of {info.full_name}, as its metadata "

@@ -19,6 +19,7 @@ from mixer.data.file_names import shown
 from mixer.data.folder import read_image_folder
 from mixer.data.image_check import read_image
 from mixer.data.order import permute
+from mixer.data.overlap import Piece
 from mixer.data.records import DamagedExample
 from mixer.data.splits import resolve_split
 
@@ -54,6 +55,7 @@ class FolderRecords:
         self._paths: list[pathlib.Path] = []
         self._labels: list[int] = []
         self._sizes: list[int] = []
+        self.pieces: list[Piece] = []  # of a split: positions in its fixed order
         for part in split.split("+"):
             name = part.partition("[")[0].strip()
             found = resolve_split(name, folder.splits, str(root))
@@ -65,7 +67,9 @@ class FolderRecords:
                 for files in classes
                 for image, size in zip(files.images, files.sizes, strict=True)
             ]
-            for index in _chosen(part.strip(), name, len(images)):
+            piece = _chosen(part.strip(), name, len(images))
+            self.pieces.append(piece._replace(place=found))
+            for index in _mixed(len(images))[piece.start : piece.end]:
                 path, label, num_bytes = images[index]
                 self._paths.append(path)
                 self._labels.append(label)
@@ -118,8 +122,8 @@ def parse(examples: tf.Tensor) -> dict[str, tf.Tensor]:
     }
 
 
-def _chosen(part: str, name: str, size: int) -> np.ndarray:
-    """Returns the positions (int64 `[n]`) of a slice such as `train[:90%]`, classes mixed."""
+def _chosen(part: str, name: str, size: int) -> Piece:
+    """Returns the positions of a slice such as `train[:90%]` of the split `name`."""
     try:
         instruction = tfds.core.ReadInstruction.from_spec(part)
         (absolute,) = instruction.to_absolute({name: SimpleNamespace(num_examples=size)})
@@ -128,8 +132,12 @@ def _chosen(part: str, name: str, size: int) -> np.ndarray:
             f"Expected splits such as train, train[:90%] or train[1000:2000], of {size:,} images; "
             f"got {part!r}."
         ) from error
-    shuffled = permute(np.arange(size), np.full(size, size), np.zeros(size, np.uint64))
-    return shuffled[absolute.from_ : absolute.to]
+    return Piece(name, absolute.from_ or 0, size if absolute.to is None else absolute.to)
+
+
+def _mixed(size: int) -> np.ndarray:
+    """Returns the fixed order of a split's images (int64 `[size]`), with the classes mixed."""
+    return permute(np.arange(size), np.full(size, size), np.zeros(size, np.uint64))
 
 
 @functools.cache  # once, however often and for whichever splits a folder is opened

@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from mixer.data.order import permute, subset_size
+from mixer.data.overlap import Piece
 
 
 class DamagedExample(ValueError):
@@ -66,6 +67,13 @@ class Files:
         if self._sizes is None:
             self._sizes = [tf.io.gfile.stat(path).length for path in self.paths]
         return self._sizes
+
+    def pieces(self) -> list[Piece]:
+        """Returns where the examples are: of each file, which ones."""
+        return [
+            Piece(path, instruction.skip, instruction.skip + instruction.take)
+            for path, instruction in zip(self.paths, self.instructions, strict=True)
+        ]
 
     def position(self, index: int) -> tuple[int, int]:
         """Returns the number of an example's file, and its position in that file."""

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 
 from mixer.data.order import subset_size
+from mixer.data.overlap import Piece, check_distinct
 from mixer.errors import unknown_name
 
 
@@ -83,8 +84,19 @@ def num_examples(name: str, split: str, fraction: float = 1.0) -> int:
       fraction: the fraction of the split, as in `open_dataset`.
 
     Raises:
-      ValueError: the dataset, split or fraction is invalid, or no example is left.
+      ValueError: the dataset, split or fraction is invalid, the split has an example twice, or no
+        example is left.
     """
+    pieces = find_pieces(name, split)
+    total = sum(end - start for _, start, end in pieces)
+    if total < 1:
+        raise ValueError(f"Expected at least one example in {split!r} of {name}; got none.")
+    check_distinct(pieces, split, name)
+    return subset_size(total, fraction)
+
+
+def find_pieces(name: str, split: str) -> list[Piece]:
+    """Returns which examples a split consists of, without its data; see `num_examples`."""
     base = name.partition(":")[0]
     if base == "folder":
         raise ValueError(
@@ -94,13 +106,10 @@ def num_examples(name: str, split: str, fraction: float = 1.0) -> int:
     if base not in DATASETS:
         raise unknown_name("dataset", base, DATASETS)
     splits = DATASETS[base].splits
-    total = sum(_slice_size(base, part.strip(), splits) for part in split.split("+"))
-    if total < 1:
-        raise ValueError(f"Expected at least one example in {split!r} of {name}; got none.")
-    return subset_size(total, fraction)
+    return [_piece(base, part.strip(), splits) for part in split.split("+")]
 
 
-def _slice_size(name: str, part: str, splits: Mapping[str, int]) -> int:
+def _piece(name: str, part: str, splits: Mapping[str, int]) -> Piece:
     match = _SLICE.fullmatch(part)
     if match is None:
         raise ValueError(
@@ -113,7 +122,8 @@ def _slice_size(name: str, part: str, splits: Mapping[str, int]) -> int:
     begin, end = (_position(edge, size, percent) for edge in match.group("begin", "end"))
     if max(abs(begin or 0), abs(end or 0)) > size:
         raise ValueError(f"Expected a slice of the {size:,} examples; got {part!r} of {name}.")
-    return len(range(size)[begin:end])
+    positions = range(size)[begin:end]
+    return Piece(match["split"], positions.start, max(positions.start, positions.stop))
 
 
 def _position(edge: str | None, size: int, percent: bool) -> int | None:

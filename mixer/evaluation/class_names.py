@@ -55,9 +55,10 @@ def match_classes(
 ) -> tuple[list[int] | None, str]:
     """Returns which logit belongs to each class of a dataset, and in words how they were matched.
 
-    Names decide where both sides have them. None stands for all logits in their order, "" for what
-    needs no words: the same names. Unicode's ways to write an accent are one, and so are a WordNet
-    ID and its words.
+    Names decide where both sides have them. 0, 1, ... in order are no names, unless the other side
+    has numbers that contradict them. None stands for all logits in their order, "" for what needs
+    no words: the same names. Unicode's ways to write an accent are one, and so are a WordNet ID and
+    its words.
 
     Args:
       own: the names of the weights' classes in label order; None: not recorded.
@@ -80,15 +81,16 @@ def match_classes(
             return None, ""
         part = f"{len(names):,} of the weights' {num_classes:,} classes"
         return found, f"Labels are matched by name: {part}."
-    if own is None or _is_numbered(own) or _is_numbered(names):
+    nameless = _nameless_side(own, names)
+    if nameless:
         if num_classes != len(names):
             raise ValueError(
                 f"Expected weights with a head for the {len(names):,} classes of {dataset}; got "
                 f"{num_classes:,} classes. Fine-tune on {dataset} first, or evaluate the features "
                 "with a linear probe: --few_shot=1,5,10,25."
             )
-        side = "weights" if own is None or _is_numbered(own) else "dataset"
-        return None, f"The {side} have no class names: labels are compared by position."
+        return None, f"{nameless} no class names: labels are compared by position."
+    assert own is not None  # or they would be the side without names
     raise ValueError(
         f"Expected weights with the classes of {dataset}; {len(missing):,} of its {len(names):,} "
         f"are not among theirs.\n  dataset: {first_names(list(names))}\n  weights: "
@@ -101,6 +103,18 @@ def match_classes(
 def canonical(name: str) -> str:
     """Returns what equal names have in common: composed accents, words for a WordNet ID."""
     return imagenet_class_names().get(name) or unicodedata.normalize("NFC", name)
+
+
+def _nameless_side(own: Sequence[str] | None, names: Sequence[str]) -> str:
+    """Returns the start of a sentence on the side without names; "" if both have them."""
+    if own is None:
+        return "The weights have"
+    for some, others, side in ((own, names, "The weights have"), (names, own, "The dataset has")):
+        numbers = [int(name) if name.isdecimal() else None for name in others]
+        agree = numbers == list(range(len(others))) or not any(n is not None for n in numbers)
+        if _is_numbered(some) and agree:
+            return side
+    return ""
 
 
 def _is_numbered(names: Sequence[str]) -> bool:

@@ -1,9 +1,10 @@
 """Evaluates weights on a dataset: top-1 of their head, or of a few-shot probe of their features."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import rich.console
 import rich.progress
 from jax.sharding import Mesh
 
+from mixer.data.overlap import count_shared
 from mixer.evaluation import few_shot
 from mixer.evaluation.class_names import match_classes
 from mixer.evaluation.classification import evaluate, jit_eval_step
@@ -19,6 +21,9 @@ from mixer.losses import softmax_cross_entropy
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows, replicated
 from mixer.weights.eval_recipe import PAPER
 from mixer.weights.load import LoadedModel
+
+if TYPE_CHECKING:
+    from mixer.data.datasets import Dataset
 
 HostBatches = Iterable[dict[str, np.ndarray]]
 
@@ -60,7 +65,7 @@ def images_for(
         raise ValueError("Expected --dataset=NAME; only the weights of a run imply a dataset.")
     if split == "":
         raise ValueError("Expected a split, such as test; got an empty --split.")
-    if dataset not in (None, recipe.dataset):
+    if dataset is not None and _identity(dataset) != _identity(recipe.dataset or ""):
         keys = ("split", "data_dir", "label_key")
         recipe = dataclasses.replace(recipe, **{key: getattr(PAPER, key) for key in keys})
     return Images(
@@ -72,6 +77,12 @@ def images_for(
         batch_size=batch_size,
         label_key=recipe.label_key if label_key is None else label_key,
     )
+
+
+def _identity(dataset: str) -> str:
+    """Returns what the ways to write the name of one dataset have in common."""
+    name, _, path = dataset.partition(":")  # of another than a folder, the version
+    return f"folder:{os.path.realpath(os.path.expanduser(path))}" if name == "folder" else name
 
 
 def evaluate_head(loaded: LoadedModel, images: Images) -> Iterator[dict[str, Any]]:
@@ -89,7 +100,8 @@ def evaluate_head(loaded: LoadedModel, images: Images) -> Iterator[dict[str, Any
     """
     mesh = create_mesh()
     sharding = batch_sharding(mesh)
-    names, batches_of = _open(loaded, images, images.split, mesh)
+    dataset, batches_of = _open(loaded, images, images.split, mesh)
+    names = dataset.class_names
     check_head(loaded, f" for the {len(names):,} classes of {images.dataset}")
     logits_of, matched = match_classes(
         loaded.class_names, loaded.model.num_classes, names, images.dataset
@@ -120,8 +132,8 @@ def evaluate_few_shot(
     describe the images are included.
 
     Raises:
-      ValueError: a name is unknown, a size is invalid, an image has several labels, or a class has
-        too few training images.
+      ValueError: a name is unknown, a size is invalid, the splits share images, an image has
+        several labels, or a class has too few training images.
       FloatingPointError: a feature is not finite.
       DamagedExample: an image cannot be decoded; the message names the file.
     """
@@ -129,8 +141,16 @@ def evaluate_few_shot(
         raise ValueError(f"Expected at least 1 shot per class; got {list(shots)}.")
     mesh = create_mesh()
     sharding = batch_sharding(mesh)
-    names, train_batches_of = _open(loaded, images, train_split, mesh)
-    test_names, test_batches_of = _open(loaded, images, images.split, mesh)
+    train_set, train_batches_of = _open(loaded, images, train_split, mesh)
+    test_set, test_batches_of = _open(loaded, images, images.split, mesh)
+    names, test_names = train_set.class_names, test_set.class_names
+    if shared := count_shared(train_set.pieces, test_set.pieces):
+        raise ValueError(
+            f"Expected training images of the probe that are not among the test images; "
+            f"--few_shot_train_split={train_split} and --split={images.split} of {images.dataset} "
+            f"share {shared:,}. Name splits that do not overlap, such as "
+            "--few_shot_train_split='train[:90%]' --split='train[90%:]'."
+        )
     if test_names != names:
         raise ValueError(
             f"Expected the same classes in {train_split} and {images.split} of {images.dataset}; "
@@ -157,8 +177,8 @@ def evaluate_few_shot(
 
 def _open(
     loaded: LoadedModel, images: Images, split: str, mesh: Mesh
-) -> tuple[tuple[str, ...], dict[str, HostBatches]]:
-    """Returns the names of the classes, and lazily read batches of the split for each crop."""
+) -> tuple["Dataset", dict[str, HostBatches]]:
+    """Returns the split, and lazily read batches of it for each crop."""
     # Imports TensorFlow, which the evaluation step itself does not need.
     from mixer.data.datasets import open_dataset
     from mixer.data.input_pipeline import EvalInput
@@ -166,6 +186,8 @@ def _open(
 
     if not images.crops:
         raise ValueError("Expected at least one crop, resmall_crop or resize_crop; got none.")
+    if len(set(images.crops)) < len(images.crops):
+        raise ValueError(f"Expected each crop once; got --crop={','.join(images.crops)}.")
     check_batch_size(images.batch_size, mesh)
     dataset = open_dataset(images.dataset, split, images.data_dir, label_key=images.label_key)
     batches_of = {}
@@ -180,7 +202,7 @@ def _open(
         )
         num_batches = -(-len(dataset.records) // images.batch_size)
         batches_of[crop] = _shown(eval_input.one_pass(), num_batches, f"{split}, {crop}")
-    return dataset.class_names, batches_of
+    return dataset, batches_of
 
 
 def _view(loaded: LoadedModel, images: Images, crop: str) -> dict[str, Any]:

@@ -72,7 +72,11 @@ def printable(text: str) -> str:
 
 
 def replace_file(output: pathlib.Path, content: bytes) -> None:
-    """Writes a file; an existing one is replaced only once the new one is complete."""
+    """Writes a file; an existing one is replaced only once the new one is complete.
+
+    Of a link, the file that it leads to is written.
+    """
+    output = output.resolve()
     unfinished = output.with_name(f".{output.name}.unfinished-{os.getpid()}")
     try:
         unfinished.write_bytes(content)

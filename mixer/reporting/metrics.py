@@ -18,6 +18,7 @@ A line of `metrics.jsonl` is a JSON object with `step` and any of
 import contextlib
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -36,14 +37,19 @@ class MetricsWriter:
       first_step: the step that the run starts or resumes at; later lines are dropped, as those
         steps are taken again.
       active: whether this process writes; one of a run does.
+      evaluates: whether the evaluation of `first_step` is dropped as well, to be made again.
     """
 
-    def __init__(self, workdir: epath.Path, *, first_step: int, active: bool):
+    def __init__(
+        self, workdir: epath.Path, *, first_step: int, active: bool, evaluates: bool = False
+    ):
         self._active = active
         if not active:
             return
         self._path = path = workdir / FILE_NAME
         kept = read_metrics(workdir, last_step=first_step)
+        if evaluates:
+            kept = [line for line in kept if line["step"] < first_step or not is_evaluation(line)]
         temporary = path.with_name(f"{FILE_NAME}.tmp")
         self._exit = contextlib.ExitStack()  # a file in a bucket has no `close`, only a context
         with naming(path):
@@ -67,6 +73,11 @@ class MetricsWriter:
             with naming(self._path):
                 self._exit.close()
             self._events.close()
+
+
+def is_evaluation(line: Mapping[str, Any]) -> bool:
+    """True if a line holds the scores of an evaluation."""
+    return any(key.endswith("/top1") for key in line)
 
 
 def read_metrics(workdir: epath.Path, *, last_step: float = math.inf) -> list[dict[str, Any]]:

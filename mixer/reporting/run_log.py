@@ -15,7 +15,8 @@ import optax
 from etils import epath
 from jax.experimental import multihost_utils
 
-from mixer.reporting.metrics import MetricsWriter, read_metrics
+from mixer.config import same_evaluation
+from mixer.reporting.metrics import MetricsWriter, is_evaluation, read_metrics
 from mixer.reporting.progress import Progress, finished_at
 from mixer.runtime.naming import naming
 
@@ -71,15 +72,24 @@ class RunLog:
         self._window: list[dict[str, float]] = saved.get("window", [])
         self._latest: dict[str, float] = {}
         evaluated_step = -1
+        # A finished run with other settings: the score of the old ones is not that of these.
+        evaluates = first_step == total_steps and not same_evaluation(_read_config(workdir), config)
         for line in read_metrics(workdir, last_step=first_step):
-            self._latest |= line
-            if any(key.endswith("/top1") for key in line):
+            if is_evaluation(line):
+                if evaluates and line["step"] == first_step:
+                    continue
                 evaluated_step = line["step"]
+            self._remember(line)
         # All processes evaluate, or none does.
         self._evaluated_step = int(multihost_utils.broadcast_one_to_all(np.int32(evaluated_step)))
         if self._active:
+            workdir.mkdir(parents=True, exist_ok=True)
+        # Before the new config is written, so that a kill leaves no score beside other settings.
+        self._writer = MetricsWriter(
+            workdir, first_step=first_step, active=self._active, evaluates=evaluates
+        )
+        if self._active:
             _write_config(workdir, config)
-        self._writer = MetricsWriter(workdir, first_step=first_step, active=self._active)
         self._progress = Progress(
             first_step=first_step,
             total_steps=total_steps,
@@ -192,7 +202,12 @@ class RunLog:
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
         self._writer.write(step, scalars)
-        self._latest |= {"step": step, **scalars}
+        self._remember({"step": step, **scalars})
+
+    def _remember(self, line: dict[str, Any]) -> None:
+        if is_evaluation(line):  # its splits may be others than those of the last one
+            self._latest = {key: v for key, v in self._latest.items() if "/" not in key}
+        self._latest |= line
 
     def _report(self, step: int, metrics: dict[str, jax.Array], finished: Future[float]) -> None:
         scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -236,9 +251,16 @@ Finished {self._total_steps:,} steps in {self._progress.train_seconds:.1f} s of 
   checkpoint   {workdir / "checkpoints" / str(self._total_steps)}"""
 
 
+def _read_config(workdir: epath.Path) -> dict[str, Any]:
+    """Returns the config of the run so far; {} if there is none that can be read."""
+    try:
+        return dict(json.loads((workdir / "config.json").read_text()))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
+
+
 def _write_config(workdir: epath.Path, config: dict[str, Any]) -> None:
     """Writes the config of the run; a kill leaves the old file or the new one."""
-    workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "config.json"
     temporary = path.with_name("config.json.tmp")
     with naming(path):

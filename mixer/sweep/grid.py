@@ -2,7 +2,7 @@
 
 import itertools
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mixer.errors import suggestion
@@ -18,6 +18,7 @@ def parse_grid(texts: Sequence[str], config: dict[str, Any]) -> list[Overrides]:
         not have the type of the config's.
     """
     grid: dict[str, list[Any]] = {}
+    config = with_length(config, [text.partition("=")[0] for text in texts])
     for text in texts:
         key, equals, values = text.partition("=")
         if not equals or key in grid:
@@ -54,11 +55,23 @@ def combination_names(combinations: Sequence[Overrides]) -> list[str]:
 
 def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
     """Returns the seeds; raises ValueError if they are not distinct whole numbers."""
-    if not texts or len(set(texts)) < len(texts) or not all(text.isdecimal() for text in texts):
+    seeds = tuple(int(text) for text in texts if text.isdecimal())
+    if not texts or len(set(seeds)) < len(texts):
         raise ValueError(
             f"Expected distinct whole numbers, as in --seeds=0,1,2; got {','.join(texts)!r}."
         )
-    return tuple(int(text) for text in texts)
+    return seeds
+
+
+def with_length(config: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """Returns the config with the way to say a run's length that is among the keys of a grid.
+
+    It replaces the other one, as on the command line. The value only shows its type.
+    """
+    for name, other, value in (("num_steps", "num_epochs", 1), ("num_epochs", "num_steps", 1.0)):
+        if name in keys and other not in keys and other in config and name not in config:
+            return {key: old for key, old in config.items() if key != other} | {name: value}
+    return config
 
 
 def find_value(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:

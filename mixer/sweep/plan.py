@@ -9,15 +9,20 @@ images stay unseen. Source: section 3 (learning rates; the mean of three fine-tu
 
 import copy
 import dataclasses
+import functools
 import json
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mixer.sweep.grid import Overrides, combination_names, find_value
+from mixer.config import check_config, plain_overrides
+from mixer.data.overlap import Piece, count_shared
+from mixer.data.table import DATASETS, find_pieces
+from mixer.sweep.grid import Overrides, combination_names, find_value, with_length
 
 PROGRAM = (sys.executable, "-m", "mixer.main")
+_LENGTHS = {"num_steps": "num_epochs", "num_epochs": "num_steps"}  # a config has one of them
 _SHOWN = 20  # combinations listed in the overview
 
 Run = tuple[str, int]  # name of a combination, seed
@@ -73,27 +78,31 @@ def create_sweep(
     select: str,
     report: str,
 ) -> Sweep:
-    """Returns a validated sweep, without touching the disk. See `Sweep` for the arguments.
+    """Returns a validated sweep, without writing anything. See `Sweep` for the arguments.
 
     Raises:
-      ValueError: a key is unknown or set twice, two combinations are equal, or a metric does not
-        exist or is not suitable for selection.
+      ValueError: a key is unknown or set twice, two combinations are equal, the config of one is
+        not valid, or a metric does not exist or is not suitable for selection.
     """
     if not combinations or not all(combinations):
         raise ValueError("Expected at least one value to vary; got an empty grid.")
     if "seed" in overrides:
         raise ValueError("Expected seeds as --seeds=0,1,2; got --config.seed.")
-    for key in {key: None for combination in combinations for key in combination}:
+    overrides = plain_overrides(overrides)
+    keys = {key: None for combination in combinations for key in combination}
+    config = with_length(config, keys)
+    for key in keys:
         find_value(config, key)
-        if key in overrides or key == "seed":
-            flag = "--seeds" if key == "seed" else f"--config.{key}"
+        other = _LENGTHS.get(key, key)
+        if key in overrides or other in overrides or key == "seed":
+            given = key if key in overrides else other
+            flag = "--seeds" if key == "seed" else f"--config.{given}"
             raise ValueError(f"Both the grid and {flag} set {key!r}. Keep one of them.")
     names = combination_names(combinations)
-    for name in names:
-        if names.count(name) > 1:
+    for name, combination in zip(names, combinations, strict=True):
+        if names.count(name) > 1 or combinations.count(combination) > 1:
             raise ValueError(f"Expected distinct combinations; got {name} twice.")
-    _check_metrics(select, report, config["eval_splits"], config["train_split"])
-    return Sweep(
+    sweep = Sweep(
         config_file=config_file,
         overrides=overrides,
         config=config,
@@ -103,6 +112,11 @@ def create_sweep(
         select=select,
         report=report,
     )
+    for name in names:
+        run_config = sweep.run_config((name, seeds[0]))
+        check_config(run_config)
+        _check_metrics(select, report, run_config)
+    return sweep
 
 
 def winner(sweep: Sweep, outcomes: Outcomes) -> str | None:
@@ -162,20 +176,38 @@ def overview(sweep: Sweep, outcomes: Outcomes) -> str:
     return "\n".join(lines)
 
 
-def _check_metrics(select: str, report: str, eval_splits: dict[str, str], train_split: str) -> None:
+def _check_metrics(select: str, report: str, config: dict[str, Any]) -> None:
+    splits, trained = config["eval_splits"], config["train_split"]
     for flag, metric in (("--select", select), ("--report", report)):
         split, _, name = metric.partition("/")
-        if split not in eval_splits or name != "top1":
-            known = ", ".join(f"{split}/top1" for split in eval_splits)
+        if split not in splits or name != "top1":
+            known = ", ".join(f"{split}/top1" for split in splits)
             raise ValueError(
                 f"Expected {flag} to be one of the config's eval_splits, {known}; got {metric!r}. "
                 "To add one, pass --config.eval_splits.NAME=SPLIT."
             )
-    chosen_by, reported = (eval_splits[key.partition("/")[0]] for key in (select, report))
-    if select.startswith("test") or chosen_by in (reported, train_split):
+    chosen_by, reported = (splits[metric.partition("/")[0]] for metric in (select, report))
+    data = tuple(config[key] for key in ("dataset", "data_dir", "label_key"))
+    with_report, with_training = (
+        count_shared(_find_pieces(*data, chosen_by), _find_pieces(*data, other))
+        for other in (reported, trained)
+    )
+    if select.startswith("test") or with_report or with_training:
         raise ValueError(
             "Expected a selection metric on images that are neither trained on nor reported, such "
-            f"as a 'minival' split; got --select={select} ({chosen_by}), --report={report} "
-            f"({reported}), trained on {train_split}. Selecting on the reported images would bias "
-            "the result."
+            f"as a 'minival' split; got --select={select} ({chosen_by}), which shares "
+            f"{with_report:,} images of {data[0]} with --report={report} ({reported}) and "
+            f"{with_training:,} with train_split ({trained}). Selecting on them would bias the "
+            "result. Hold out images for it: --config.train_split='train[:90%]' "
+            "--config.eval_splits.minival='train[90%:]' --select=minival/top1."
         )
+
+
+@functools.cache
+def _find_pieces(dataset: str, data_dir: str, label_key: str, split: str) -> tuple[Piece, ...]:
+    """Returns which examples a split consists of, from the table of datasets or from the disk."""
+    if dataset.partition(":")[0] in DATASETS:
+        return tuple(find_pieces(dataset, split))
+    from mixer.data.datasets import open_dataset  # imports TensorFlow
+
+    return open_dataset(dataset, split, data_dir, label_key=label_key).pieces

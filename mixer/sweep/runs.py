@@ -20,7 +20,7 @@ from typing import Any
 from etils import epath
 
 from mixer.config import count_steps, differences
-from mixer.reporting.metrics import read_metrics
+from mixer.reporting.metrics import is_evaluation, read_metrics
 from mixer.runtime.file_lock import file_lock
 from mixer.runtime.workdir_lock import LOCK_NAME, folder_lock
 from mixer.sweep import report
@@ -170,7 +170,7 @@ def _execute(command: Sequence[str], log: pathlib.Path) -> int:
 def _read_result(folder: pathlib.Path, config: dict[str, Any]) -> dict[str, float] | None:
     """Returns the evaluation after the last step, or None if the run has not finished."""
     lines = read_metrics(epath.Path(folder))
-    evaluations = [line for line in lines if any(key.endswith("/top1") for key in line)]
+    evaluations = [line for line in lines if is_evaluation(line)]
     if evaluations and evaluations[-1]["step"] == count_steps(
         config, lambda: _num_examples(config)
     ):

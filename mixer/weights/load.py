@@ -164,8 +164,10 @@ def load_model(
     return LoadedModel(model, params, image_size, weights.class_names, weights.recipe, assumed)
 
 
-def lost_in_files(weights: Weights) -> str:
+def lost_in_files(weights: Weights, image_size: int) -> str:
     """Returns in a sentence what a file with these parameters does not record, or "".
+
+    The file is for images of side `image_size` pixels.
 
     Raises:
       ValueError: nobody could load the file as the same model.
@@ -183,6 +185,9 @@ def lost_in_files(weights: Weights) -> str:
             "records. Use the run itself."
         )
     flags += ["--class_names=FILE"] * (weights.class_names is not None)
+    flags += [f"--crop={weights.recipe.crop}"] * (weights.recipe.crop != PAPER.crop)
+    resize, default = (recipe.resize_for(image_size) for recipe in (weights.recipe, PAPER))
+    flags += [f"--eval_resize={resize}"] * (resize != default)
     return f"To use it, add what it does not record: {' '.join(flags)}" if flags else ""
 
 

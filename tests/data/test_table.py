@@ -88,6 +88,12 @@ def test_the_subsets_of_figure_2():
         ("cifar10", "train[:]", 1.0, r"Expected splits such as .*; got 'train\[:\]'"),
         ("cifar10", "train[1.5:]", 1.0, r"Expected splits such as .*; got 'train\[1.5:\]'"),
         ("cifar10", "train[2shard:]", 1.0, "Expected splits such as"),
+        (
+            "cifar10",
+            "train[10%:]+train[:20%]",
+            1.0,
+            r"each example once in 'train\[10%:\]\+train\[:20%\]' of cifar10; .* share 5,000,",
+        ),
         ("cifar10", "train", 0.0, r"fraction of the data in \(0, 1\]; got 0"),
     ],
 )

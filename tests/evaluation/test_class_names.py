@@ -64,7 +64,7 @@ def test_a_file_with_the_weights_names_in_another_order_is_refused(tmp_path, col
 
 OWN = ("ant", "bee", "cat")
 BY_NAME = "Labels are matched by name: {} of the weights' 3 classes."
-BY_POSITION = "The {} have no class names: labels are compared by position."
+BY_POSITION = "The {} no class names: labels are compared by position."
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,10 @@ BY_POSITION = "The {} have no class names: labels are compared by position."
         (OWN, ("cat", "ant", "bee"), ([2, 0, 1], BY_NAME.format(3))),
         (OWN, ("cat", "ant"), ([2, 0], BY_NAME.format(2))),
         (OWN, ("bee",), ([1], BY_NAME.format(1))),
-        (None, OWN, (None, BY_POSITION.format("weights"))),
-        (("0", "1", "2"), OWN, (None, BY_POSITION.format("weights"))),
-        (OWN, ("0", "1", "2"), (None, BY_POSITION.format("dataset"))),
+        (None, OWN, (None, BY_POSITION.format("weights have"))),
+        (("0", "1", "2"), OWN, (None, BY_POSITION.format("weights have"))),
+        (OWN, ("0", "1", "2"), (None, BY_POSITION.format("dataset has"))),
+        (("00", "01", "02"), ("0", "1", "2"), (None, BY_POSITION.format("dataset has"))),
         (("0", "10", "2"), ("0", "2", "10"), ([0, 2, 1], BY_NAME.format(3))),
         (("caf\u00e9", "b", "c"), ("cafe\u0301", "b", "c"), (None, "")),
         (("caf\u00e9", "b", "c"), ("b", "cafe\u0301"), ([1, 0], BY_NAME.format(2))),
@@ -106,6 +107,12 @@ def test_which_logit_belongs_to_which_class(own, names, expected):
         (None, ("ant", "bee"), "for the 2 classes of folder:D; got 3 classes"),
         (("0", "1", "2"), ("ant", "bee"), "for the 2 classes of folder:D; got 3 classes"),
         (OWN, ("0", "1", "2", "3"), "for the 4 classes of folder:D; got 3 classes"),
+        # Numbers that contradict each other are names: of 1 to 3, 1 is not the class in place 1.
+        (("1", "2", "3"), ("0", "1", "2"), r"1 of its 3 .*missing: 0\n"),
+        (("0", "1", "2"), ("1", "2", "3"), r"1 of its 3 .*missing: 3\n"),
+        (("0", "1", "2"), ("10", "20", "30"), r"3 of its 3 .*missing: 10; 20; 30\n"),
+        (("0", "1", "2"), ("2", "ant", "bee"), r"2 of its 3 .*missing: ant; bee\n"),
+        (("01", "00", "02"), ("0", "1", "2"), r"3 of its 3 .*missing: 0; 1; 2\n"),
         (("caf\u00e9", "cafe\u0301", "c"), ("c",), "the weights with distinct names"),
         (("caf\u00e9", "b", "c"), ("caf\u00e9", "cafe\u0301"), "folder:D with distinct names"),
     ],

@@ -1,6 +1,7 @@
 """Exact counts for any weights on any dataset; what cannot be is said before an image is read."""
 
 import dataclasses
+import re
 
 import flax.linen as nn
 import jax
@@ -10,10 +11,11 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from mixer.data.datasets import open_dataset
 from mixer.data.records import DamagedExample
 from mixer.evaluation.evaluate_weights import Images, evaluate_few_shot, evaluate_head, images_for
 from mixer.models import build_model
-from mixer.weights.eval_recipe import PAPER, recipe_of
+from mixer.weights.eval_recipe import PAPER, EvalRecipe, recipe_of
 from mixer.weights.load import LoadedModel
 
 BOTH = ("resize_crop", "resmall_crop")
@@ -48,10 +50,26 @@ def test_what_is_not_asked_for_is_as_in_the_run(colour_model):
     assert images_for(loaded, label_key="coarse", batch_size=8).label_key == "coarse"
     asked = {"split": "test[:9%]", "data_dir": "", "crops": BOTH, "resize": 9}
     assert images_for(loaded, **asked, batch_size=8) == dataclasses.replace(of_run, **asked)
+    of_version = dataclasses.replace(of_run, dataset="cifar10")
+    assert images_for(loaded, dataset="cifar10", batch_size=8) == of_version
     of_other = dataclasses.replace(of_run, dataset="digits", split="validation", data_dir="")
     assert images_for(loaded, dataset="digits", batch_size=8) == of_other
     del config["eval_splits"]["test"]
     assert recipe_of(config).split == "validation"
+
+
+def test_another_way_to_write_the_folder_of_the_run_keeps_its_split(
+    colour_model, tmp_path, monkeypatch
+):
+    (tmp_path / "d").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = EvalRecipe(dataset="folder:d", split="train[90%:]", label_key="")
+    loaded = dataclasses.replace(colour_model(3), recipe=recipe)
+    for path in ("d", "d/", "./d", "~/d", str(tmp_path / "d"), f"{tmp_path}//d/"):
+        images = images_for(loaded, dataset=f"folder:{path}", batch_size=8)
+        assert (images.dataset, images.split) == (f"folder:{path}", "train[90%:]")
+    assert images_for(loaded, dataset="folder:e", batch_size=8).split == "validation"
 
 
 def test_weights_of_no_run_need_a_dataset(colour_model):
@@ -119,6 +137,7 @@ def test_a_probe_of_weights_that_know_other_classes_or_none(colour_folder, colou
         (0, {}, "a head for the 3 classes of .*; got no head. Fine-tune .*few_shot"),
         (3, {"crops": ("centre",)}, "Unknown evaluation crop 'centre'"),
         (3, {"crops": ()}, "Expected at least one crop"),
+        (3, {"crops": BOTH[:1] * 2}, "each crop once; got --crop=.*_crop,.*_crop"),
         (3, {"resize": 4}, "eval_resize to be at least image_size=8; got 4"),
         (3, {"batch_size": 12}, "divisible by the 8 devices; got 12"),
         (3, {"split": "minival"}, "Unknown split .* of .* Expected one of: test, train"),
@@ -146,6 +165,37 @@ def test_a_probe_with_too_many_shots_or_none_says_so_before_the_test_images_are_
         with pytest.raises(ValueError, match=message) as raised:
             next(evaluate_few_shot(colour_model(3), images, train_split="train", shots=shots))
         assert not isinstance(raised.value, DamagedExample)
+
+
+@pytest.mark.parametrize(
+    ("train_split", "split", "shared"),
+    [
+        ("test", "test", 11),
+        ("test", "val", 11),  # read as test
+        ("train+test[:4]", "test[2:6]", 2),
+        ("train", "train[50%:]", 3),
+    ],
+)
+def test_a_probe_is_not_tested_on_what_it_is_trained_on(
+    colour_folder, colour_model, train_split, split, shared
+):
+    images = images_of(colour_folder, split=split)
+    message = f"not among the test images; --few_shot_train_split={train_split} and --split={split}"
+    with pytest.raises(ValueError, match=f"{re.escape(message)} of .* share {shared}. Name splits"):
+        next(evaluate_few_shot(colour_model(3), images, train_split=train_split, shots=[1]))
+    images = images_of(colour_folder, split="train[50%:]")
+    next(evaluate_few_shot(colour_model(3), images, train_split="test", shots=[1]))
+
+
+@pytest.mark.parametrize("name", ["folder:{}", "digits"])
+def test_a_split_with_an_image_twice_is_refused(name, colour_folder, data_dir):
+    name = name.format(colour_folder)
+    whole = len(open_dataset(name, "test", data_dir).records)
+    parts = open_dataset(name, "test[5:]+test[:5]", data_dir)
+    assert len(parts.records) == whole
+    for split, shared in (("test[:6]+test[4:8]", 2), ("test+train+test", whole)):
+        with pytest.raises(ValueError, match=f"each example once in '.*; its parts share {shared}"):
+            open_dataset(name, split, data_dir)
 
 
 def test_a_damaged_image_ends_the_evaluation_with_its_name(colour_folder, colour_model):

@@ -63,7 +63,7 @@ def evaluation(weights, data_dir) -> list[str]:
 
 def test_the_evaluation_compares_with_what_is_expected(call, evaluation, capsys):
     printed = call("evaluate.py", *evaluation, "--expect=0.1016", "--tolerance=0.0001")
-    assert printed == "resmall_crop, 8 of 8 pixels: top-1 10.16%, 37 of 364 images\n"
+    assert printed == "digits, test, resmall_crop, 8 of 8 pixels: top-1 10.16%, 37 of 364 images\n"
 
     capsys.readouterr()
     with pytest.raises(ValueError, match="top-1 of 0.1050 within 0.003; got 0.1016"):
@@ -80,7 +80,7 @@ def test_the_probe(call, evaluation):
     assert 0.55 > lines[0]["top1"] > 0.42 > 0.35 > lines[1]["top1"] > 0.2
     printed = call("evaluate.py", *evaluation, "--few_shot=1", "--crop=resize_crop")
     percent = f"{lines[1]['top1']:.2%}"
-    view = "resize_crop, 8 of 8 pixels"
+    view = "digits, test, resize_crop, 8 of 8 pixels"
     assert printed == f"{view}: 1-shot top-1 {percent} of 364 images, mean of 3 draws\n"
 
 
@@ -116,6 +116,12 @@ def test_a_file_that_is_no_image_leaves_the_picture_alone(call, tmp_path, weight
             ["a.png", "--output=a.png"],
             "Expected --output to differ from the images; got a.png",
         ),
+        (
+            "predict.py",
+            ["a.png", "--output=n.csv", "--class_names=./n.csv"],
+            "Expected --output to differ from the weights and the class names; got n.csv. Choose",
+        ),
+        ("predict.py", ["a.png", "--output=d.png"], "existing folder; got d.png, a folder. Choose"),
         ("predict.py", ["a.png", "--output=there/b.png"], "in an existing folder"),
         ("predict.py", ["a.png", "--output=b.jpg"], "Expected --output=NAME.png, .csv or .json"),
         (
@@ -133,11 +139,14 @@ def test_a_file_that_is_no_image_leaves_the_picture_alone(call, tmp_path, weight
 )
 def test_bad_flags_are_refused_at_once(script, arguments, message, tmp_path):
     (tmp_path / "a.png").write_bytes(b"an image")
+    (tmp_path / "n.csv").write_bytes(b"names")
+    (tmp_path / "d.png").mkdir()
     result = run(script, *arguments, "--weights=w.npz", cwd=tmp_path)
     assert result.returncode != 0
     assert message in result.stderr + result.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "d.png", "n.csv"]
     assert (tmp_path / "a.png").read_bytes() == b"an image"
+    assert (tmp_path / "n.csv").read_bytes() == b"names"
 
 
 def test_a_folder_becomes_a_table_with_true_classes(tmp_path, weights, write_image, call):
@@ -221,7 +230,7 @@ def test_a_conversion_says_what_the_file_does_not_record(call, weights, tmp_path
     with tarfile.open(ROOT / "tests" / "golden" / "checkpoint.tar.gz") as archive:
         archive.extractall(tmp_path / "run", filter="data")
     for source, output, note in (
-        (tmp_path / "run", "w.npz", "add what it does not record: --class_names=FILE"),
+        (tmp_path / "run", "w.npz", "--class_names=FILE --crop=resize_crop --eval_resize=16"),
         (weights, "w.safetensors", "bytes."),
     ):
         printed = call("convert_weights.py", source, tmp_path / output)

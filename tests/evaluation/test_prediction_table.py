@@ -100,3 +100,16 @@ def test_a_file_is_replaced_only_by_a_whole_one(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         replace_file(output, b"second")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"first"]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_of_a_link_the_file_that_it_leads_to_is_written(tmp_path, exists):
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "t.csv", tmp_path / "link.csv"
+    if exists:
+        target.write_bytes(b"first")
+    link.symlink_to(target)
+    replace_file(link, b"second")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"second"
+    assert [path.name for path in target.parent.iterdir()] == ["t.csv"]

@@ -6,22 +6,23 @@ from typing import Any
 
 import pytest
 
+from configs import digits
+from mixer.config import to_plain
 from mixer.sweep.plan import Sweep, create_sweep
 
 
 @pytest.fixture
 def config() -> dict[str, Any]:
-    return {
-        "seed": 0,
-        "num_steps": 4,
-        "train_split": "train[:90%]",
-        "eval_splits": {"minival": "train[90%:]", "test": "test"},
-        "flip": True,
-        "loss": "softmax",
-        "crop_area": [0.3, 1.0],
-        "optimizer": {"name": "momentum", "learning_rate": 0.03},
-        "model": {"name": "mixer", "num_blocks": 2},
-    }
+    config = digits.get_config()
+    del config.num_epochs
+    config.num_steps = 4
+    config.train_split = "train[:90%]"
+    config.eval_splits = {"minival": "train[90%:]", "test": "test"}
+    config.flip = True
+    config.loss = "softmax"
+    config.optimizer.learning_rate = 0.03
+    config.model.num_blocks = 2
+    return to_plain(config)
 
 
 @pytest.fixture

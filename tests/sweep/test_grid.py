@@ -26,7 +26,7 @@ def test_several_keys_give_their_product(config):
         (["optimizer.learning_rate=0.1,"], "like the config's 0.03; got ''"),
         (["model.num_blocks=1.5"], "like the config's 2; got '1.5'"),
         (["flip=1"], "like the config's True; got '1'"),
-        (["crop_area=(0.1,1.0)"], "can be varied with SWEEP"),
+        (["train_crop.area=(0.1,1.0)"], "can be varied with SWEEP"),
     ],
 )
 def test_what_is_no_grid_of_the_config_is_refused(texts, message, config):
@@ -51,6 +51,6 @@ def test_names_are_short_and_fit_for_folders():
 
 def test_seeds():
     assert parse_seeds(["3", "0"]) == (3, 0)
-    for texts in ([], ["0", "0"], ["0", "a"], ["-1"]):
+    for texts in ([], ["0", "0"], ["0", "00"], ["1", "2", "01"], ["0", "a"], ["-1"]):
         with pytest.raises(ValueError, match="Expected distinct whole numbers"):
             parse_seeds(texts)

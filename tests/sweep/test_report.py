@@ -77,7 +77,7 @@ def test_learning_rates_are_drawn_on_a_log_axis(make_sweep):
 
 
 def test_other_grids_are_drawn_by_name_the_best_at_the_top(make_sweep):
-    combinations = [{"loss": loss, "flip": flip} for loss in "ab" for flip in (True, False)]
+    combinations = [{"init_from": name, "flip": flip} for name in "ab" for flip in (True, False)]
     sweep = make_sweep(combinations=combinations)
     names = list(sweep.combinations)
     outcomes = {(names[0], 0): result(0.3, 0.1), (names[1], 0): result(0.4, 0.2)}

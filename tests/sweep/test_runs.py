@@ -84,7 +84,7 @@ def test_another_sweep_over_the_folder_is_refused(make_sweep, config):
     path.write_text(json.dumps(sweep.run_config((MIDDLE, 1))))
     assert len(read_outcomes(sweep)) == 4
     config |= {"loss": "sigmoid", "init_from": "b.npz"}
-    changes = "init_from: None before, 'b.npz' now"
+    changes = "init_from: '' before, 'b.npz' now"
     with pytest.raises(ValueError, match=f"loss: 'softmax' before, 'sigmoid' now\n  {changes}\n"):
         read_outcomes(make_sweep(0.1, 0.01))
 
@@ -115,12 +115,16 @@ def environment() -> dict[str, str]:
 def config_file(tmp_path) -> str:
     path = tmp_path / "c.py"
     path.write_text("""
-from ml_collections import ConfigDict
+from configs import digits
 
 def get_config(rate="0.03"):
-    return ConfigDict({"seed": 0, "num_steps": 4, "train_split": "train[:90%]",
-        "eval_splits": {"minival": "train[90%:]", "test": "test"},
-        "optimizer": {"learning_rate": float(rate)}})
+    config = digits.get_config()
+    del config.num_epochs
+    config.num_steps = 4
+    config.train_split = "train[:90%]"
+    config.eval_splits = {"minival": "train[90%:]", "test": "test"}
+    config.optimizer.learning_rate = float(rate)
+    return config
 
 SWEEP = {"optimizer.learning_rate": (0.1, 0.01)}
 """)
@@ -255,6 +259,10 @@ def test_an_interrupt_reaches_the_run(number, config_file, tmp_path):
     ("flags", "message"),
     [
         (["--config=c.py", "--select=test/top1"], "error: Expected a selection metric on images"),
+        (
+            ["--config=c.py", "--config.los=x", "--print_commands"],
+            "error: Unknown config key 'los'",
+        ),
         (["--config=c.py", "--workdir=gs://b/w"], "to be a local folder; got 'gs://b/w'"),
         (["--config=d.py"], "error: d.py has no SWEEP. Pass --grid=KEY=VALUE,VALUE."),
         (["--config=none.py"], "none.py"),

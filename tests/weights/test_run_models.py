@@ -123,13 +123,17 @@ def test_fine_tuning_needs_every_option_that_decides_what_the_weights_compute(sa
 def test_what_a_file_does_not_record_is_said(save_run, tmp_path):
     workdir, *_ = save_run(gelu_approximate=False)
     weights = load_weights(workdir)
-    expected = "To use it, add what it does not record: --gelu=exact --class_names=FILE"
-    assert lost_in_files(weights) == expected
+    names = "To use it, add what it does not record: --gelu=exact --class_names=FILE"
+    expected = f"{names} --crop=resize_crop --eval_resize=16"  # the paper's: resmall_crop, 18
+    assert lost_in_files(weights, 32) == expected.replace("16", "32")
+    recipe = dataclasses.replace(weights.recipe, crop="resmall_crop", resize=18)
+    assert lost_in_files(dataclasses.replace(weights, recipe=recipe), 16) == names
+    assert lost_in_files(weights, 16) == expected
     save_params(tmp_path / "w.npz", weights.params)
     loaded = load_model(str(tmp_path / "w.npz"))
     assert "w.npz does not record the type of GELU: the tanh" in loaded.assumed
     assert "--gelu=exact" in loaded.assumed
-    assert lost_in_files(load_weights(str(tmp_path / "w.npz"))) == ""
+    assert lost_in_files(load_weights(str(tmp_path / "w.npz")), 16) == ""
     exact = load_model(str(tmp_path / "w.npz"), gelu="exact")
     assert exact.assumed == ""
     assert deciding_fields(exact.model) == deciding_fields(load_model(workdir).model)
@@ -138,7 +142,7 @@ def test_what_a_file_does_not_record_is_said(save_run, tmp_path):
 def test_what_no_file_could_record_is_not_written_to_one(save_run):
     workdir, *_ = save_run(name="later", activation="relu")
     with pytest.raises(ValueError, match="got one with activation=relu, which no file records"):
-        lost_in_files(load_weights(workdir))
+        lost_in_files(load_weights(workdir), 16)
 
 
 @pytest.mark.parametrize(
