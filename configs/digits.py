@@ -13,15 +13,17 @@ Measured: 98.90% (360 of 364) in 27 s; seeds 1, 2, 3: 99.45%, 98.63%, 99.18%
           gmlp 99.18% in 77, 60 and 44 s beside other programs (2026-11-26)
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from mixer.config import base_config
 from mixer.errors import unknown_name
 
 # family -> its sizes, and the other fields that it has
-_MLP = {"gelu_approximate": True, "dropout_rate": 0.0, "stochastic_depth_rate": 0.1}
-_PATCHES = {"patch_size": 4, "num_blocks": 4, "hidden_dim": 64, **_MLP}
-FAMILIES = {
+_MLP: dict[str, Any] = {"gelu_approximate": True, "dropout_rate": 0.0, "stochastic_depth_rate": 0.1}
+_PATCHES: dict[str, Any] = {"patch_size": 4, "num_blocks": 4, "hidden_dim": 64, **_MLP}
+FAMILIES: dict[str, dict[str, Any]] = {
     "mixer": {**_PATCHES, "tokens_mlp_dim": 32, "channels_mlp_dim": 256},
     "vit": {**_PATCHES, "mlp_dim": 256, "num_heads": 4, "pool": "token"},
     "bit": {"block_sizes": (1, 1), "width": 0.5, "version": "v1"},

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mixer.data import tfrecords
 from mixer.data.datasets import open_dataset
-from mixer.data.folder import FolderRecords
+from mixer.data.folder_records import FolderRecords
 from mixer.data.records import DamagedExample, Files
 from mixer.data.tfrecords import TFRecords
 
