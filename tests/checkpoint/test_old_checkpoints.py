@@ -9,10 +9,10 @@ import pathlib
 import tarfile
 
 import pytest
-from ml_collections import ConfigDict
 
 from mixer import train_loop
 from mixer.checkpoint.folder import newest_step
+from mixer.config import base_config
 from mixer.evaluation.evaluate_weights import evaluate_head, images_for
 from mixer.reporting.metrics import read_metrics
 from mixer.weights.load import load_model
@@ -29,7 +29,8 @@ def workdir(tmp_path) -> pathlib.Path:
 
 def test_the_run_continues_to_a_later_step(workdir, data_dir, digits_config):
     saved = json.loads((workdir / "config.json").read_text())
-    config = ConfigDict(saved)
+    config = base_config()
+    config.update(saved)
     config.train_crop.area = tuple(saved["train_crop"]["area"])
     config.data_dir = data_dir
     config.num_epochs = 0.3  # 7 steps: the schedule differs, the steps so far stay

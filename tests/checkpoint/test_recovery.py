@@ -189,7 +189,7 @@ def test_the_best_step_stays_and_is_named(config, whole, monkeypatch, capsys, tm
     ("key", "value", "message"),
     [
         ("keep_every", 7, "keep_every to be 0 or a multiple of checkpoint_every .5.; got 7"),
-        ("keep_every", -5, "keep_every to be 0 or .* got -5"),
+        ("keep_every", -5, "keep_every to be an int, x >= 0 .* got -5"),
         ("best_by", "test/loss", "Unknown score best_by 'test/loss'.* one of: test/top1"),
     ],
 )

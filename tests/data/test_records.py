@@ -228,13 +228,15 @@ def test_slices_of_a_folder(image_folder):
 
 
 def test_bad_folders_are_refused(image_folder):
-    with pytest.raises(ValueError, match=r"images in .*/val/CLASS.*holds: test, train"):
-        FolderRecords(image_folder, "val")
+    with pytest.raises(ValueError, match="trial"):
+        FolderRecords(image_folder, "trial")
     (image_folder / "test" / "dig").mkdir()
     shutil.copy(image_folder / "test/dog/0.jpg", image_folder / "test/dig/0.jpg")
-    with pytest.raises(ValueError, match="Unknown class folder in .*test 'dig'.*mean 'dog'"):
+    with pytest.raises(
+        ValueError, match="Expected only the classes of train, cat, dog, .*got 'dig' in .*test/dig"
+    ):
         FolderRecords(image_folder, "test")
     shutil.rmtree(image_folder / "test")
     (image_folder / "test" / "dog").mkdir(parents=True)
-    with pytest.raises(ValueError, match="at least one image in .*; got none"):
+    with pytest.raises(ValueError, match="Expected classes in .*test; it holds none that has an image"):
         FolderRecords(image_folder, "test")

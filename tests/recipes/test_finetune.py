@@ -120,7 +120,7 @@ def test_a_run_begins_with_the_resized_weights_and_a_head_of_zeros(small_config,
         ("init_from", "imagenet21k/Mixer-B16", "Did you mean 'imagenet21k/Mixer-B_16'"),
         ("model.tokens_mlp_dim", 20, r"tokens_mlp_dim 80 \(the config: 20\)"),
         ("model.hidden_dim", 32, r"hidden_dim 24 \(the config: 32\)"),
-        ("image_size", 24, "integer multiples. Expected 16, 32, 48, ...; got 24"),
+        ("image_size", 24, "integer multiples of 16. Expected 16, 32, 48, ...; got 24"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_and_nothing_is_written(

@@ -92,7 +92,8 @@ def test_events_of_others_are_left_alone(tmp_path):
         writer.close()
     now = {path.name: path.read_bytes() for path in tmp_path.glob("e*") if path.is_file()}
     assert {name: now[name] for name in before} == before
-    (first, second) = sorted(now.keys() - before.keys())
+    # The name ends with the time and a number that counts up.
+    first, second = sorted(now.keys() - before.keys(), key=lambda name: int(name.split(".")[-1]))
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     def steps(name: str) -> list[int]:

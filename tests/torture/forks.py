@@ -6,7 +6,6 @@ Each is a process of its own, so a `kill -9` is a real one. JAX must not have st
 import multiprocessing.context
 import os
 import pathlib
-import runpy
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +15,8 @@ import tensorboard.summary  # noqa: F401
 import mixer.data.datasets
 import mixer.data.input_pipeline
 import mixer.train_loop  # noqa: F401
+from mixer import main
+from mixer.runtime import command
 
 
 class Fork(multiprocessing.context.ForkProcess):
@@ -42,4 +43,4 @@ def _run(arguments: list[str], output: str) -> None:
     os.dup2(descriptor, sys.stdout.fileno())
     os.dup2(descriptor, sys.stderr.fileno())
     sys.argv = ["mixer.main", *arguments]
-    runpy.run_module("mixer.main", run_name="__main__")
+    command.run(main.main)

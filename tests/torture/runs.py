@@ -103,9 +103,9 @@ def finish(
     """
     output = workdir.with_suffix(".log")
     for number, process in enumerate(start(workdir, flags, output=output, **options)):
-        if process.wait():
+        if code := process.wait():
             text = pathlib.Path(f"{output}.{number}").read_text()
-            raise RuntimeError(f"Exit code {process.returncode}:\n{text}")
+            raise RuntimeError(f"Exit code {code}:\n{text}")
 
 
 def losses(workdir: pathlib.Path) -> dict[int, float]:
