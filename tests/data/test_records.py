@@ -238,5 +238,7 @@ def test_bad_folders_are_refused(image_folder):
         FolderRecords(image_folder, "test")
     shutil.rmtree(image_folder / "test")
     (image_folder / "test" / "dog").mkdir(parents=True)
-    with pytest.raises(ValueError, match="Expected classes in .*test; it holds none that has an image"):
+    with pytest.raises(
+        ValueError, match="Expected classes in .*test; it holds none that has an image"
+    ):
         FolderRecords(image_folder, "test")

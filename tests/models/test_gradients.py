@@ -145,6 +145,7 @@ def derivatives(model: nn.Module, images: jax.Array, for_each=jax.vmap) -> dict[
     }
 
 
+@pytest.mark.slow  # 40 s of compilation; the layers' derivatives are tested above
 def test_a_mixer_has_every_derivative_of_a_plain_one_also_on_eight_devices():
     ours, plain = MlpMixer(**SIZE), PlainMixer(**SIZE, dtype="float32")
     images, mesh = random(0, (8, 8, 8, 3)), create_mesh()

@@ -119,6 +119,7 @@ def assert_same_bits(first: TrainState, second: TrainState) -> None:
 
 
 @pytest.mark.usefixtures("quick_compilation", "no_pictures")
+@pytest.mark.slow  # as scripts/torture.sh processes
 def test_two_processes_have_the_bits_of_one_also_when_switched_in_the_middle(
     tmp_path, config, monkeypatch, capsys
 ):
