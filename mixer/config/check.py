@@ -40,8 +40,13 @@ def check_config(config: Mapping[str, Any] | ConfigDict) -> None:
 
 
 def _problems_of_values(values: Mapping[str, Any]) -> Iterator[str]:
+    family = values.get("model.name")
+    # Which models others have added, and their fields, `build_model` knows.
+    is_added = isinstance(family, str) and family and not KEYS["model.name"].allows(family)
     for path, value in values.items():
         key = find_key(path)
+        if is_added and (path == "model.name" or (key is None and path.startswith("model."))):
+            continue
         if path in _SECTIONS:
             if isinstance(value, Mapping | ConfigDict):
                 continue  # it is empty

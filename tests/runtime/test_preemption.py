@@ -97,8 +97,16 @@ def during_the_evaluation(monkeypatch):
     monkeypatch.setattr(input_pipeline.EvalInput, "one_pass", asked)
 
 
+@pytest.fixture
+def hang_ups_are_heeded():
+    """Under `nohup` they are ignored, and so they are by the runs."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def test_a_run_stopped_in_every_phase_has_the_bits_of_an_undisturbed_one(
-    tmp_path, digits_config, parts_built_once, monkeypatch, capfd
+    tmp_path, digits_config, parts_built_once, hang_ups_are_heeded, monkeypatch, capfd
 ):
     digits_config.checkpoint_every = 8
     digits_config.eval_every = 10
