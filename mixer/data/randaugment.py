@@ -71,7 +71,7 @@ def _solarize_add(image: tf.Tensor, addition: int) -> tf.Tensor:
 def _color(image: tf.Tensor, factor: float) -> tf.Tensor:
     """Returns the image moved away from its grey version by `factor`."""
     pixels = tf.reshape(tf.cast(image, tf.float32), (-1, 3))
-    # tf.image.rgb_to_grayscale without its conversion to and from uint8.
+    # As tf.image.rgb_to_grayscale, but the input is already float32.
     grey = tf.floor(tf.matmul(pixels * np.float32(1 / 255), _LUMA) * 255.5)
     grey = tf.matmul(grey, tf.ones((1, 3)))  # repeats grey over the channels faster than tf.tile
     return tf.reshape(_blend(grey, pixels, factor), tf.shape(image))

@@ -165,8 +165,8 @@ class RandomSubset:
 class CachedRecords:
     """Examples of which those at `indices` (int64 `[n]`) are held in memory, encoded as on disk.
 
-    The others are read from disk: those that cannot be read, so that it is said when they are used,
-    and what replaces a damaged example.
+    The others are read from disk: damaged examples, whose use raises the error that names them, and
+    the examples that replace them.
     """
 
     def __init__(self, records: Records, indices: np.ndarray, report: Callable[[str], None]):

@@ -8,8 +8,6 @@ from typing import Any
 
 import flax
 
-from mixer.models.mixer import VARIANTS
-
 Shapes = Mapping[str, tuple[int, ...]]  # "MixerBlock_0/token_mixing/Dense_0/kernel" -> shape
 
 # Limits that keep an error message on one screen.
@@ -32,24 +30,11 @@ class Architecture:
     channels_mlp_dim: int
     num_tokens: int
 
-    @property
-    def variant(self) -> str | None:
-        """The name in Table 1, such as "B/16", or None if no row matches."""
-        for name, fields in VARIANTS.items():
-            if all(getattr(self, field) == value for field, value in fields.items()):
-                return name
-        return None
-
 
 def flat_shapes(params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every array in the nested `params`, keyed by slash-separated name."""
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     return {name: tuple(array.shape) for name, array in flat.items()}
-
-
-def count_parameters(architecture: Architecture) -> int:
-    """Returns the number of parameters of a model with this architecture."""
-    return sum(math.prod(shape) for shape in expected_shapes(architecture).values())
 
 
 def architecture_of(shapes: Shapes) -> Architecture:

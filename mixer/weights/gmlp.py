@@ -12,10 +12,13 @@ import numpy as np
 
 from mixer.weights.architecture import Shapes, check_shapes
 from mixer.weights.naming import (
+    FROM_TIMM,
+    TO_TIMM,
     Flat,
     Found,
     Read,
     dimension,
+    permuted,
     read_renamed,
     renamed,
     without_prefix,
@@ -36,10 +39,6 @@ _MODULES = {timm: ours for ours, timm in _TIMM_MODULES.items()}
 _PARTS = {timm: ours for ours, timm in _TIMM_PARTS.items()}
 _NAME = re.compile(r"(?:GmlpBlock_(\d+)/)?(.+)/(kernel|scale|bias)", re.A)
 _TIMM_NAME = re.compile(r"(?:blocks\.(0|[1-9]\d{0,5})\.)?(.+)\.(weight|bias)", re.A)
-
-# Permutations by number of dimensions, from [in, out] and [H, W, in, out] to PyTorch's layout.
-_TO_TIMM = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
-_FROM_TIMM = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 
 
 def is_npz(names: Iterable[str]) -> bool:
@@ -116,12 +115,12 @@ def from_timm(shapes: Shapes, read: Read) -> Flat:
     Raises:
       ValueError: they are not exactly those of one gMLP.
     """
-    ours = {_our_name(name): _permuted(shape, _FROM_TIMM) for name, shape in shapes.items()}
+    ours = {_our_name(name): permuted(shape, FROM_TIMM) for name, shape in shapes.items()}
     expected = expected_shapes(find(ours))
-    timm_shapes = {_timm_name(name): _permuted(shape, _TO_TIMM) for name, shape in expected.items()}
+    timm_shapes = {_timm_name(name): permuted(shape, TO_TIMM) for name, shape in expected.items()}
     check_shapes(shapes, timm_shapes, MODEL)
     return {
-        name: np.ascontiguousarray(read(_timm_name(name)).transpose(_FROM_TIMM[len(shape)]))
+        name: np.ascontiguousarray(read(_timm_name(name)).transpose(FROM_TIMM[len(shape)]))
         for name, shape in expected.items()
     }
 
@@ -129,13 +128,9 @@ def from_timm(shapes: Shapes, read: Read) -> Flat:
 def to_timm(params: Flat) -> Flat:
     """Returns the parameters in timm's naming and layout."""
     return {
-        _timm_name(name): np.ascontiguousarray(array.transpose(_TO_TIMM[array.ndim]))
+        _timm_name(name): np.ascontiguousarray(array.transpose(TO_TIMM[array.ndim]))
         for name, array in params.items()
     }
-
-
-def _permuted(shape: tuple[int, ...], axes: dict[int, tuple[int, ...]]) -> tuple[int, ...]:
-    return tuple(shape[axis] for axis in axes.get(len(shape), range(len(shape))))
 
 
 def _our_name(name: str) -> str:

@@ -27,7 +27,17 @@ from mixer.weights.architecture import (
     check_shapes,
 )
 from mixer.weights.architecture import expected_shapes as shapes_of_architecture
-from mixer.weights.naming import Flat, Found, Read, read_renamed, renamed, without_prefix
+from mixer.weights.naming import (
+    FROM_TIMM,
+    TO_TIMM,
+    Flat,
+    Found,
+    Read,
+    permuted,
+    read_renamed,
+    renamed,
+    without_prefix,
+)
 
 MODEL = "MLP-Mixer"
 
@@ -60,11 +70,6 @@ _RELEASED_MODULES = {timm: released for released, timm in _TIMM_MODULES.items()}
 
 _RELEASED_NAME = re.compile(r"(?:MixerBlock_([0-9]+)/)?(.+)/(kernel|scale|bias)")
 _TIMM_NAME = re.compile(r"(?:blocks\.(0|[1-9][0-9]{0,5})\.)?(.+)\.(weight|bias)")
-
-# Permutations by number of dimensions: timm stores kernels as [out, in] and [out, in, H, W], flax
-# as [in, out] and [H, W, in, out].
-_TO_RELEASED = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
-_TO_TIMM = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 
 
 def is_npz(names: Iterable[str]) -> bool:
@@ -124,15 +129,13 @@ def from_timm(shapes: Shapes, read: Read) -> Flat:
     Raises:
       ValueError: they are not exactly those of one Mixer.
     """
-    released = {
-        _from_timm_name(name): _permuted(shape, _TO_RELEASED) for name, shape in shapes.items()
-    }
+    released = {_from_timm_name(name): permuted(shape, FROM_TIMM) for name, shape in shapes.items()}
     expected = expected_shapes(find(released))
     check_shapes(
-        shapes, {_timm_name(name): _permuted(shape, _TO_TIMM) for name, shape in expected.items()}
+        shapes, {_timm_name(name): permuted(shape, TO_TIMM) for name, shape in expected.items()}
     )
     return {
-        name: np.ascontiguousarray(read(_timm_name(name)).transpose(_TO_RELEASED[len(shape)]))
+        name: np.ascontiguousarray(read(_timm_name(name)).transpose(FROM_TIMM[len(shape)]))
         for name, shape in expected.items()
     }
 
@@ -140,7 +143,7 @@ def from_timm(shapes: Shapes, read: Read) -> Flat:
 def to_timm(params: Flat) -> Flat:
     """Returns the parameters, by released name, in timm's naming and layout."""
     return {
-        _timm_name(name): np.ascontiguousarray(array.transpose(_TO_TIMM[array.ndim]))
+        _timm_name(name): np.ascontiguousarray(array.transpose(TO_TIMM[array.ndim]))
         for name, array in params.items()
     }
 
@@ -168,10 +171,6 @@ def _released_names(older: dict[str, str]) -> dict[str, str]:
         return name
 
     return renamed(older, released)
-
-
-def _permuted(shape: tuple[int, ...], axes: dict[int, tuple[int, ...]]) -> tuple[int, ...]:
-    return tuple(shape[axis] for axis in axes.get(len(shape), range(len(shape))))
 
 
 def _from_timm_name(name: str) -> str:

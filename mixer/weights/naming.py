@@ -14,6 +14,11 @@ import numpy as np
 
 from mixer.weights.architecture import Shapes, check_shapes, first_names
 
+# Permutations by number of dimensions: PyTorch has kernels as [out, in] and [out, in, H, W], Flax
+# as [in, out] and [H, W, in, out].
+TO_TIMM = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+FROM_TIMM = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
+
 Flat = dict[str, np.ndarray]  # name -> array
 Read = Callable[[str], np.ndarray]
 
@@ -86,6 +91,11 @@ def read_renamed(
     }
     check_shapes(found, expected, model)
     return {new: read(names[new]).reshape(shape) for new, shape in expected.items()}
+
+
+def permuted(shape: tuple[int, ...], axes: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+    """Returns a shape with its axes permuted, by their number; of an unknown number as it is."""
+    return tuple(shape[axis] for axis in axes.get(len(shape), range(len(shape))))
 
 
 def dimension(shapes: Shapes, name: str, axis: int, model: str) -> int:
