@@ -6,9 +6,12 @@ bits on the disk. Only missing parts, truncated files and other bits than were s
 
 import contextlib
 import errno
+import functools
 import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from etils import epath
 
@@ -46,8 +49,12 @@ def damage(step: epath.Path, what: str) -> Iterator[None]:
     Raises:
       OSError, MemoryError: in its place, if it is no damage.
     """
+    hook = sys.unraisablehook
+    # Each read that is pending when another one fails prints this, some time later: it stays.
+    sys.unraisablehook = functools.partial(_all_but, "Event loop is closed", hook)
     try:
         yield
+        sys.unraisablehook = hook
     except Exception as error:
         _check_readable(step, error)
         lines = str(error).strip().splitlines() or [""]
@@ -70,6 +77,11 @@ def readable(path: epath.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def _all_but(noise: str, hook: Callable[[Any], object], unraisable: Any) -> None:
+    if str(unraisable.exc_value) != noise:
+        hook(unraisable)
 
 
 def _check_readable(step: epath.Path, error: Exception) -> None:

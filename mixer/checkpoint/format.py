@@ -14,7 +14,6 @@ it converts to another type.
 import functools
 import importlib.metadata
 import json
-import sys
 from typing import Any
 
 import flax
@@ -185,18 +184,8 @@ def _read_params(directory: epath.Path, meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_arrays(handler: Any, directory: epath.Path, args: Any) -> Any:
-    hook = sys.unraisablehook
-
-    def without_noise(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            hook(unraisable)
-
-    # After a failed read, each of the pending ones logs "Event loop is closed"; silence these.
-    sys.unraisablehook = without_noise
     with damage(directory, "arrays: they cannot be read"):
-        tree = handler.restore(directory / "state", args=args)
-    sys.unraisablehook = hook
-    return tree
+        return handler.restore(directory / "state", args=args)
 
 
 @functools.cache

@@ -24,8 +24,6 @@ from mixer.checkpoint.save import Checkpoints
 ROOT = pathlib.Path(__file__).parent.parent.parent
 OF_THE_CLOCK = ("images_per_second_per_core", "train_seconds", "core_days")
 
-# What Orbax leaves behind when it cannot read an array.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 Fault = Callable[[pathlib.Path, pathlib.Path], object]  # of a step, with the step before at hand
 

@@ -33,12 +33,8 @@ from mixer.reporting.metrics import read_metrics
 ROOT = pathlib.Path(__file__).parent.parent.parent
 OF_THE_CLOCK = ("images_per_second_per_core", "train_seconds", "core_days")
 
-pytestmark = [
-    # What Orbax leaves behind when it cannot read an array.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    # `arrays_of` leaves the choice of devices to Orbax.
-    pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning"),
-]
+# `arrays_of` leaves the choice of devices to Orbax.
+pytestmark = pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
 
 
 @pytest.fixture(scope="module")

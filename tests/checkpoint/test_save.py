@@ -3,6 +3,7 @@
 import pathlib
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import pytest
 from etils import epath
 
 from mixer.checkpoint.checksum import array_checksums
+from mixer.checkpoint.damage import DamagedCheckpoint
 from mixer.checkpoint.folder import checkpoint_folder, complete_steps, newest_step
 from mixer.checkpoint.format import read_checkpoint, read_meta
 from mixer.checkpoint.restore import restore, restore_newest
@@ -190,6 +192,19 @@ def test_a_step_without_its_commit_file_does_not_count(tmp_path, state, capsys):
         checkpoints.save(3, state, {})
     assert capsys.readouterr().out == "Checkpoint 2 was never completed. It is deleted.\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3"]
+
+
+def test_a_failed_read_leaves_no_noise(tmp_path, state, monkeypatch):
+    noise = []
+    monkeypatch.setattr(sys, "unraisablehook", noise.append)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, state, {})
+    (tmp_path / "1" / "state" / "manifest.ocdbt").unlink()
+    for _ in range(10):
+        with pytest.raises(DamagedCheckpoint):
+            restore(tmp_path, 1, abstract_of(state))
+    time.sleep(0.2)  # the reads that were pending end by themselves
+    assert noise == []
 
 
 def test_what_cannot_be_deleted_does_not_fail_the_save(tmp_path, state, monkeypatch, capsys):

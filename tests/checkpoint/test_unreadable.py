@@ -20,8 +20,6 @@ from mixer.checkpoint.format import read_checkpoint
 from mixer.checkpoint.save import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-# What Orbax leaves behind when it cannot read an array.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 PROGRAM = """
 import os, pathlib, resource, sys
