@@ -40,7 +40,12 @@ ROOMS = [
 
 
 def room_of(module: str) -> int:
-    """Returns the place of the module's room in the list; -1 for the package itself."""
+    """Returns the place of the module's room in the list; -1 for the package itself.
+
+    A room's command, `python -m mixer.ROOM`, is one with `mixer.main`: it may use all rooms.
+    """
+    if module.endswith(".__main__"):
+        return ROOMS.index("main")
     return ROOMS.index(module.split(".")[1]) if "." in module else -1
 
 

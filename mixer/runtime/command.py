@@ -47,9 +47,8 @@ def run(main: Callable[..., None], *, takes_arguments: bool = False) -> NoReturn
         except KeyboardInterrupt:
             print("\nInterrupted.", file=sys.stderr)
             sys.exit(130)
-        except BrokenPipeError:  # as in `| head -1`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(141)
+        except BrokenPipeError:
+            _end_of_pipe()
         except Exception as error:
             sys.exit(report(error))
 
@@ -78,6 +77,12 @@ def end(code: int) -> NoReturn:
         with contextlib.suppress(OSError):  # nobody reads it any more
             stream.flush()
     os._exit(code)
+
+
+def _end_of_pipe() -> NoReturn:
+    """Ends as a program does whose output nobody reads any more, as in `| head -1`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(141)
 
 
 def _explained(error: Exception) -> str | None:
@@ -110,6 +115,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except SystemExit as ended:  # --help and its kind, which absl ends with 1
         sys.exit(0 if ended.code == 1 else ended.code)
+    except BrokenPipeError:
+        _end_of_pipe()
     except WRONG_FLAGS as error:
         print(f"error: {_flag_message(str(error.args[0]))}\nSee --help.", file=sys.stderr)
         sys.exit(2)
