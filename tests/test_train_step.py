@@ -12,10 +12,10 @@ from mixer.train_state import create_train_state
 from mixer.train_step import make_train_step
 
 
-def host_batch(size: int, seed: int = 0) -> dict[str, np.ndarray]:
+def host_batch(size: int, seed: int = 0, image_size: int = 8) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {
-        "images": rng.integers(0, 256, (size, 8, 8, 3), np.uint8),
+        "images": rng.integers(0, 256, (size, image_size, image_size, 3), np.uint8),
         "labels": rng.integers(0, 10, (size, 1), np.int32),
     }
 
@@ -24,6 +24,7 @@ def start(
     model,
     mesh,
     *,
+    image_size=8,
     mixup_alpha=0.5,
     optimizer=None,
     loss: Loss = sigmoid_cross_entropy,
@@ -40,7 +41,7 @@ def start(
         mu_dtype="float32",
     )
     abstract, init = create_train_state(
-        model, optimizer, image_size=8, seed=0, averaged=polyak_decay > 0, mesh=mesh
+        model, optimizer, image_size=image_size, seed=0, averaged=polyak_decay > 0, mesh=mesh
     )
     step = make_train_step(
         model,
@@ -121,20 +122,20 @@ def test_the_same_state_and_batch_give_the_same_bits_and_the_next_step_other_mas
     assert float(first["loss"]) != float(second["loss"])
 
 
-def losses_over_20_steps(model, mesh, **options):
+def losses_over(steps, model, mesh, image_size=8, **options):
     """Returns the losses, and the state after them."""
-    state, step = start(model, mesh, **options)
+    state, step = start(model, mesh, image_size=image_size, **options)
     sharding = batch_sharding(mesh)
     losses = []
-    for number in range(20):
-        state, metrics = step(state, to_global(host_batch(32, number), sharding))
+    for number in range(steps):
+        state, metrics = step(state, to_global(host_batch(32, number, image_size), sharding))
         losses.append(float(metrics["loss"]))
     return losses, state
 
 
 @pytest.fixture(scope="module")
 def softmax_losses_on_eight(tiny_mixer) -> list[float]:
-    return losses_over_20_steps(tiny_mixer, create_mesh(), loss=softmax_cross_entropy)[0]
+    return losses_over(20, tiny_mixer, create_mesh(), loss=softmax_cross_entropy)[0]
 
 
 @pytest.mark.parametrize(
@@ -148,10 +149,10 @@ def softmax_losses_on_eight(tiny_mixer) -> list[float]:
 def test_one_device_and_eight_agree_on_the_loss_over_20_steps(
     tiny_mixer, one_device_mesh, softmax_losses_on_eight, loss, tolerance
 ):
-    one, _ = losses_over_20_steps(tiny_mixer, one_device_mesh, loss=loss)
+    one, _ = losses_over(20, tiny_mixer, one_device_mesh, loss=loss)
     eight = softmax_losses_on_eight
     if loss is not softmax_cross_entropy:
-        eight, _ = losses_over_20_steps(tiny_mixer, create_mesh(), loss=loss)
+        eight, _ = losses_over(20, tiny_mixer, create_mesh(), loss=loss)
     np.testing.assert_allclose(one, eight, **tolerance)
     assert len(set(one)) == 20  # it does move
 
@@ -162,7 +163,8 @@ def test_parts_of_the_batch_and_of_the_state_change_only_rounding(
     tiny_mixer, softmax_losses_on_eight, accumulation_steps, fsdp
 ):
     # Dropout, stochastic depth and mixup are on: their masks and partners are the batch's.
-    losses, state = losses_over_20_steps(
+    losses, state = losses_over(
+        20,
         tiny_mixer,
         create_mesh(fsdp=fsdp),
         loss=softmax_cross_entropy,

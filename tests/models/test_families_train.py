@@ -1,0 +1,71 @@
+"""ViT, BiT-ResNet and gMLP through the loop: resumed, on other devices, learning the digits."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from mixer import build
+from mixer.losses import softmax_cross_entropy
+from mixer.reporting.metrics import read_metrics
+from mixer.sharding import create_mesh
+from mixer.train_loop import train
+from tests.models.tiny import TINY, digits_config, tiny_model
+from tests.test_train_loop import read_lines, read_state
+from tests.test_train_step import losses_over
+
+# The loop knows of no family: one of them in the fast tests, beside Mixer in those of the loop.
+FAMILIES = ["vit", *(pytest.param(family, marks=pytest.mark.slow) for family in ("bit", "gmlp"))]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(
+    tmp_path, data_dir, family, one_device_mesh, monkeypatch, quick_compilation, no_pictures
+):
+    monkeypatch.setattr(build, "create_mesh", lambda **sizes: one_device_mesh)  # compiles sooner
+    config = digits_config(family)
+    config.data_dir = data_dir
+    config.num_epochs = 5 * 64 / 1433
+    config.eval_splits.test = "test[:64]"
+    config.optimizer.warmup_steps = 2
+    config.log_every, config.checkpoint_every, config.eval_every = 2, 3, 5
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    train(config, whole)
+    shutil.copytree(whole, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "5")
+    train(config, resumed)
+    first, second = (read_state(config, path, 5) for path in (whole, resumed))
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [line["step"] for line in read_lines(whole)] == [2, 4, 5, 5]
+    assert read_lines(resumed) == read_lines(whole)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_device_and_eight_agree(family, one_device_mesh, quick_compilation):
+    # At 8 x 8 pixels, BiT's last group norm would be over one value, and divide by rounding.
+    options = dict(image_size=16, loss=softmax_cross_entropy)
+    one, _ = losses_over(4, tiny_model(family), one_device_mesh, **options)
+    eight, _ = losses_over(4, tiny_model(family), create_mesh(fsdp=4), **options)
+    np.testing.assert_allclose(one, eight, rtol=0, atol=1e-6)
+    assert len(set(one)) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(TINY))
+def test_each_family_learns_the_digits(tmp_path, data_dir, family):
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "mixer.main", f"--config=configs/digits.py:{family}"),
+            *(f"--workdir={tmp_path}", f"--config.data_dir={data_dir}"),
+        ],
+        env={**os.environ, "XLA_FLAGS": ""},  # one device, not the tests' eight
+        check=True,
+    )
+    last = read_metrics(tmp_path)[-1]
+    assert last["test/top1"] >= 0.96
+    assert last["train_seconds"] <= 90
