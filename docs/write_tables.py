@@ -2,7 +2,8 @@
 
 A generated table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. Measured
 numbers come from docs/results.json, the paper's from mixer/paper/reference.py, config keys from
-mixer/config/keys.py. --check writes nothing and fails if a table is out of date.
+mixer/config/keys.py, published weights from mixer/weights/published.py. --check writes nothing and
+fails if a table is out of date.
 """
 
 import argparse
@@ -15,9 +16,10 @@ from collections.abc import Callable
 from mixer.config import keys as config_keys
 from mixer.config.key import Key
 from mixer.paper import reference
+from mixer.weights.published import CATALOGUE
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = ("README.md", "docs/architecture.md", "docs/configs.md")
+PAGES = ("README.md", "docs/architecture.md", "docs/configs.md", "docs/weights.md")
 _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
@@ -35,9 +37,7 @@ def results() -> list[str]:
 
 
 def _table3_row(row: reference.Result, rehearsals: dict[str, dict]) -> str:
-    size = row.model.removeprefix("Mixer-")
-    longer = ",14" if (size, row.pretrain_epochs) == ("L/16", 14) else ""
-    config = f"configs/pretrain_{row.pretrain}.py:{size}{longer}"
+    config = reference.pretraining_config(row.pretrain, row.model, row.pretrain_epochs)
     run = rehearsals.get(config) if row.image_size == 224 else None
     hardware = f"TPU {run['topology']}" if run else "-"
     time = f"{run['core_days']:,.4g} core-days, estimated" if run else "-"
@@ -54,6 +54,18 @@ def sizes() -> list[str]:
         fields = row.num_blocks, row.patch_size, row.hidden_dim, row.tokens_mlp_dim
         more = row.channels_mlp_dim, row.sequence_length, f"{row.params_exact_without_head:,}"
         lines.append(_row(name, *fields, *more))
+    return lines
+
+
+def published() -> list[str]:
+    """Returns the published weights."""
+    lines = _header("name", "MiB", "pixels", "trained on", "classes", "ImageNet top-1")
+    for name, row in CATALOGUE.items():
+        mebibytes = "-" if row.mebibytes is None else f"{row.mebibytes:.2f}"
+        top1 = "-" if row.top1 is None else f"{row.top1[0]:g}% ({row.top1[1]})"
+        trained_on, classes = row.data
+        pixels = row.recipe.image_size
+        lines.append(_row(f"`{name}`", mebibytes, pixels, trained_on, f"{classes:,}", top1))
     return lines
 
 
@@ -79,6 +91,7 @@ def _keys(keys: dict[str, Key]) -> Callable[[], list[str]]:
 TABLES: dict[str, Callable[[], list[str]]] = {
     "results": results,
     "sizes": sizes,
+    "published": published,
     "data_keys": _keys(config_keys.DATA),
     "training_keys": _keys(config_keys.TRAINING),
     "model_keys": _keys(config_keys.MODEL),

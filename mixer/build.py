@@ -14,7 +14,7 @@ from mixer.batch import HostBatch
 from mixer.config import ConfigReader, check_config, count_steps
 from mixer.data.table import DATASETS, num_examples
 from mixer.losses import LOSSES, Loss
-from mixer.optimizer import create_adam, create_momentum, create_schedule
+from mixer.optimizer import create_adam, create_momentum, create_schedule, create_staircase
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows
 
 
@@ -101,13 +101,7 @@ def build_options(cfg: ConfigReader, *, num_classes: int, num_examples: int) -> 
       ValueError: as `build_run`.
     """
     total_steps = count_steps(cfg, lambda: num_examples)
-    schedule = create_schedule(
-        learning_rate=cfg.optimizer.learning_rate,
-        warmup_steps=cfg.optimizer.warmup_steps,
-        total_steps=total_steps,
-        decay=cfg.optimizer.decay,
-        end_learning_rate=cfg.optimizer.end_learning_rate,
-    )
+    schedule = _schedule(cfg.optimizer, total_steps)
     return RunOptions(
         config=cfg.as_json(),
         seed=cfg.seed,
@@ -198,6 +192,15 @@ def _train_crop(cfg: ConfigReader, size: int) -> Any:
     return preprocess.random_crop(size, resize=cfg.resize)
 
 
+def _schedule(cfg: ConfigReader, total_steps: int) -> optax.Schedule:
+    common = dict(
+        learning_rate=cfg.learning_rate, warmup_steps=cfg.warmup_steps, total_steps=total_steps
+    )
+    if cfg.decay == "staircase":
+        return create_staircase(**common, decay_at=tuple(cfg.decay_at))
+    return create_schedule(**common, decay=cfg.decay, end_learning_rate=cfg.end_learning_rate)
+
+
 def _optimizer(cfg: ConfigReader, schedule: optax.Schedule) -> optax.GradientTransformation:
     if cfg.name == "adam":
         return create_adam(
@@ -211,6 +214,7 @@ def _optimizer(cfg: ConfigReader, schedule: optax.Schedule) -> optax.GradientTra
     return create_momentum(
         schedule,
         momentum=cfg.momentum,
+        weight_decay=cfg.weight_decay,
         clip_global_norm=cfg.clip_global_norm,
         momentum_dtype=cfg.momentum_dtype,
     )

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Returns the known name that `name` was probably meant to be, None if none is similar.
 
-    Names with dots are compared by their last part. It may be misspelled, abbreviated to the
-    initials of its words (`lr`), or be one word of it, if only one known name has that word.
+    Names of keys, with dots, are compared by their last part. It may be misspelled, abbreviated to
+    the initials of its words (`lr`), or be one word of it, if only one known name has that word.
     """
     ends = {_last(other): other for other in sorted(known)}
     last = _last(name)
@@ -23,7 +23,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def _last(name: str) -> str:
-    return name.rpartition(".")[2]
+    return name if "/" in name else name.rpartition(".")[2]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

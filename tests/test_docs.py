@@ -43,7 +43,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 ELSEWHERE = ("export", "gcloud", "git", "sha256sum", "ssh-add", "tensorboard", "tfds", "uv")
 PROGRAMS = ("bash", "pip", "python", "source", *ELSEWHERE)
-FINETUNING = ("B/16,imagenet,448,inception_crop", "Ti/4,digits,32", "L/16,folder:PATH")
+FINETUNING = (
+    *("B/16,imagenet,448,inception_crop", "Ti/4,digits,32", "L/16,folder:PATH"),
+    *("ViT-B/16,pets,384", "BiT-R50x1,pets,480", "BiT-R50x1,pets,v1"),
+)
 FLAG_KINDS = ("bool", "enum", "float", "integer", "list", "multi_string", "string")
 # How ml_collections loads a config file.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixer.optimizer import create_adam, create_momentum, create_schedule, kernels_only
+from mixer.optimizer import (
+    create_adam,
+    create_momentum,
+    create_schedule,
+    create_staircase,
+    kernels_only,
+)
 
 
 def paper_schedule(**changes):
@@ -67,6 +73,57 @@ def test_a_warmup_that_does_not_fit_is_refused(warmup_steps):
         paper_schedule(warmup_steps=warmup_steps)
 
 
+def bit_schedule(**changes):
+    # The BiT paper: 90 epochs, a tenth at 30, 60 and 80; here of 100 steps each.
+    arguments = dict(
+        learning_rate=0.48,
+        warmup_steps=500,
+        total_steps=9_000,
+        decay_at=(30 / 90, 60 / 90, 80 / 90),
+    )
+    return create_staircase(**{**arguments, **changes})
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (0, 0.0),
+        (250, 0.24),
+        (500, 0.48),
+        (2_999, 0.48),
+        (3_000, 0.048),
+        (5_999, 0.048),
+        (6_000, 0.0048),
+        (8_000, 0.00048),
+        (8_999, 0.00048),
+    ],
+)
+def test_a_staircase_divides_by_10_at_every_stair(step, expected):
+    np.testing.assert_allclose(bit_schedule()(step), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(bit_schedule())(step), expected, rtol=1e-5)
+
+
+def test_a_staircase_without_warmup_begins_at_the_peak():
+    schedule = bit_schedule(warmup_steps=0, decay_at=(0.5,))
+    np.testing.assert_allclose([schedule(step) for step in (0, 4_499)], 0.48, rtol=1e-6)
+    np.testing.assert_allclose(schedule(4_500), 0.048, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decay_at": (0.6, 0.3)}, r"ascending fractions.*\(0.6, 0.3\), the steps 5,400, 2,700 of"),
+        ({"decay_at": (0.3, 0.3)}, "the steps 2,700, 2,700 of 9,000"),
+        ({"warmup_steps": 3_000}, "later than its warm-up of 3,000 steps"),
+        ({"total_steps": 2, "warmup_steps": 0}, "the steps 1, 1, 2 of 2"),
+        ({"warmup_steps": 9_000}, "warmup_steps to be at least 0 and below the 9,000 steps"),
+    ],
+)
+def test_stairs_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        bit_schedule(**changes)
+
+
 def test_two_adam_updates_by_hand():
     params = {"layer": {"kernel": jnp.array([2.0]), "bias": jnp.array([3.0])}}
     optimizer = create_adam(
@@ -119,7 +176,11 @@ def test_the_first_moment_may_be_bfloat16():
 def test_two_momentum_updates_by_hand():
     params = {"kernel": jnp.array([2.0, 0.0])}
     optimizer = create_momentum(
-        lambda step: 0.1, momentum=0.9, clip_global_norm=1.0, momentum_dtype="float32"
+        lambda step: 0.1,
+        momentum=0.9,
+        weight_decay=0.0,
+        clip_global_norm=1.0,
+        momentum_dtype="float32",
     )
     state = optimizer.init(params)
     # (30, 40) is clipped to (0.6, 0.8), and nothing is decayed.
@@ -130,6 +191,27 @@ def test_two_momentum_updates_by_hand():
     np.testing.assert_allclose(updates["kernel"], [-0.084, -0.072], rtol=1e-5)
 
 
+def test_weight_decay_joins_the_clipped_gradient_of_kernels():
+    params = {"kernel": jnp.array([2.0]), "bias": jnp.array([3.0])}
+    optimizer = create_momentum(
+        lambda step: 0.1,
+        momentum=0.9,
+        weight_decay=0.5,
+        clip_global_norm=1.0,
+        momentum_dtype="float32",
+    )
+    state = optimizer.init(params)
+    # (30, 40) is clipped to (0.6, 0.8); m of the kernel = 0.6 + 0.5 * 2, of the bias = 0.8
+    gradient = {"kernel": jnp.array([30.0]), "bias": jnp.array([40.0])}
+    updates, state = optimizer.update(gradient, state, params)
+    np.testing.assert_allclose(updates["kernel"], [-0.16], rtol=1e-5)
+    np.testing.assert_allclose(updates["bias"], [-0.08], rtol=1e-5)
+    # Without a gradient: m = 0.5 * 2 + 0.9 * 1.6 = 2.44 and 0.9 * 0.8 = 0.72
+    updates, state = optimizer.update(jax.tree.map(jnp.zeros_like, params), state, params)
+    np.testing.assert_allclose(updates["kernel"], [-0.244], rtol=1e-5)
+    np.testing.assert_allclose(updates["bias"], [-0.072], rtol=1e-5)
+
+
 def test_a_norm_of_zero_clips_nothing_and_keeps_the_layout_of_the_state():
     params = {"kernel": jnp.zeros(2)}
 
@@ -137,6 +219,7 @@ def test_a_norm_of_zero_clips_nothing_and_keeps_the_layout_of_the_state():
         return create_momentum(
             lambda step: 0.1,
             momentum=0.9,
+            weight_decay=0.0,
             clip_global_norm=clip_global_norm,
             momentum_dtype="float32",
         )
@@ -152,7 +235,11 @@ def test_the_momentum_may_be_bfloat16():
 
     def momentum(dtype):
         optimizer = create_momentum(
-            lambda step: 0.1, momentum=0.9, clip_global_norm=9.0, momentum_dtype=dtype
+            lambda step: 0.1,
+            momentum=0.9,
+            weight_decay=0.0,
+            clip_global_norm=9.0,
+            momentum_dtype=dtype,
         )
         updates, state = optimizer.update(params, optimizer.init(params), params)
         assert updates["kernel"].dtype == jnp.float32

@@ -11,6 +11,9 @@ from mixer.errors import suggestion, unknown_name
 
 _SECTIONS = {path.partition(".")[0] for path in KEYS if "." in path}
 
+# What runs had from before a key existed, besides the values of `base_config`.
+_BEFORE = {"optimizer.weight_decay": 0.0}  # of `momentum`; `adam` always had it
+
 # With all of `eval_*` but `eval_every`: what a score of given parameters depends on.
 _EVALUATED = ("dataset", "data_dir", "label_key", "image_size", "loss", "replace_damaged")
 
@@ -113,7 +116,7 @@ def check_same_run(meta: Mapping[str, Any], step: int, saved: Mapping[str, Any])
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Returns a line for each key that differs and that matters to the updates of a run."""
     # A run from before a key existed used the value that it has in every config.
-    defaults = dict(flatten(base_config()))
+    defaults = dict(flatten(base_config())) | _BEFORE
     old, new = defaults | dict(flatten(old)), defaults | dict(flatten(new))
     absent = "not set"
     return [

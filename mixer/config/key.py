@@ -13,7 +13,7 @@ _TYPES = {
     str: "a string",
     tuple: "two floats, as in (0.3, 1.0)",
 }
-_INTS = "ints, as in (3, 4, 6, 3)"
+_ITEMS = {int: "ints, as in (3, 4, 6, 3)", float: "floats, as in (0.3, 0.6, 0.9)"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Key:
     source: str = ""
     is_optional: bool = False  # a config may be without it
     is_free: bool = False  # alters no update by more than rounding: a resumed run may change it
-    is_ints: bool = False  # a tuple: one or more ints; else two floats in ascending order
+    items: Any = None  # of a tuple: int or float, one or more; None: two floats, ascending
     needed_by: tuple[str, ...] = ()  # families of models that need it, optional as it is
 
     def range(self) -> str:
@@ -47,10 +47,10 @@ class Key:
         if self.type in (bool, str):
             return isinstance(value, self.type) and (not self.names() or value in self.names())
         if self.type is tuple:
-            number = dataclasses.replace(self, type=int if self.is_ints else float)
+            number = dataclasses.replace(self, type=self.items or float)
             if not isinstance(value, tuple | list) or not all(map(number.allows, value)):
                 return False
-            return len(value) > 0 if self.is_ints else len(value) == 2 and value[0] <= value[1]
+            return len(value) > 0 if self.items else len(value) == 2 and value[0] <= value[1]
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         if self.type is int and not isinstance(value, int):
@@ -65,7 +65,7 @@ class Key:
         if names := self.names():
             return f"one of {', '.join(names)}"
         range_ = f", {self.range()}" if self.range() else ""
-        type_ = _INTS if self.is_ints else _TYPES[self.type]
+        type_ = _ITEMS[self.items] if self.items else _TYPES[self.type]
         return f"{type_}{range_} ({self.meaning.replace('`', '')})"
 
 

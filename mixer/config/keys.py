@@ -138,19 +138,35 @@ TRAINING = {
         "linear from 0 to the peak; 0 = none",
         "section 3: 10,000",
     ),
-    "optimizer.decay": Key(str, "linear, cosine", "after the warm-up", "section 3"),
-    "optimizer.end_learning_rate": Key(
-        float, "x >= 0", "at the last step, absolute, not a fraction", _CODE
+    "optimizer.decay": Key(
+        str,
+        "linear, cosine, staircase",
+        "after the warm-up; `staircase`: the rate is divided by 10 at `decay_at`",
+        "section 3",
+    ),
+    "optimizer.end_learning_rate": _optional(
+        float,
+        "x >= 0",
+        "for `linear` and `cosine`: at the last step, absolute, not a fraction",
+        _CODE,
+    ),
+    "optimizer.decay_at": _optional(
+        tuple,
+        "0 < x < 1; ascending",
+        "for `staircase`: fractions of the run, one or more",
+        "BiT paper",
+        items=float,
     ),
     "optimizer.clip_global_norm": Key(
         float, "x >= 0", "largest global norm of the gradient; 0 = no clipping", "section 3: 1"
     ),
     "optimizer.beta1": _optional(float, "0 <= x < 1", "for `adam`", "section 3"),
     "optimizer.beta2": _optional(float, "0 <= x < 1", "for `adam`", "section 3"),
-    "optimizer.weight_decay": _optional(
+    "optimizer.weight_decay": Key(
         float,
         "x >= 0",
-        "for `adam`: AdamW's, times the learning rate, kernels only; 0 = off",
+        "kernels only; for `adam`: AdamW's, times the learning rate; for `momentum`: added to the "
+        "gradient; 0 = off",
         "Table 4",
     ),
     "optimizer.mu_dtype": _optional(

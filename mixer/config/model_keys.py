@@ -47,7 +47,7 @@ MODEL = {
         "ViT paper",
     ),
     "model.block_sizes": _optional(
-        tuple, "1 <= x <= 1000", "units of each block of `bit`", "BiT paper", is_ints=True
+        tuple, "1 <= x <= 1000", "units of each block of `bit`", "BiT paper", items=int
     ),
     "model.width": _optional(
         float, "0 < x <= 1000; a multiple of 0.5", "factor of the channels of `bit`", "BiT paper"

@@ -117,6 +117,14 @@ SWEEPS: dict[str, tuple[float, ...]] = {
     name: tuple(values) for name, values in _PAPER["table4"]["sweeps"].items()
 }
 
+# Pre-trainings for another number of epochs than the same model's on the same data in other rows or
+# figures: their configs name it.
+_LONGER_OR_SHORTER = {
+    ("imagenet21k", "ViT-L/16", 90),  # Table 2
+    ("jft300m", "Mixer-L/16", 14),
+    ("jft300m", "ViT-L/16", 14),
+    ("jft300m", "BiT-R152x2", 14),
+}
 _TABLE3 = tuple(
     Result(**{**row, "tpu_v3_core_days": round(1000 * row["tpu_v3_core_days"])})
     for row in _PAPER["table3"]["rows"]
@@ -162,6 +170,25 @@ def table4(model: str, pretrain: str) -> Hyperparameters:
     if name not in rows:
         raise unknown_name("row of Table 4", name, rows)
     return rows[name]
+
+
+def pretraining_config(pretrain: str, model: str, pretrain_epochs: int) -> str:
+    """Returns the config that pre-trains a row's model: "configs/pretrain_imagenet.py:ViT-B/16"."""
+    size = model.removeprefix("Mixer-")
+    if (pretrain, model, pretrain_epochs) in _LONGER_OR_SHORTER:
+        size += f",{pretrain_epochs}"
+    return f"configs/pretrain_{pretrain}.py:{size}"
+
+
+def finetuning_config(pretrain: str, model: str, image_size: int, dataset: str) -> str:
+    """Returns the config that fine-tunes a row's model: "configs/finetune.py:L/16,pets,448".
+
+    `dataset` is one of that file. The weights of the pre-training go to the key `init_from`.
+    """
+    options = [str(image_size)] if image_size != 224 else []
+    if pretrain == "jft300m" and model.startswith("BiT-") and model != "BiT-R152x4":
+        options.append("v1")  # trained with Adam
+    return f"configs/finetune.py:{','.join([model.removeprefix('Mixer-'), dataset, *options])}"
 
 
 def _name3(pretrain: str, model: str, image_size: int, pretrain_epochs: int) -> str:

@@ -116,6 +116,9 @@ def initial_params(source: str, model: nn.Module, image_size: int) -> dict[str, 
     own, wanted = deciding_fields(rebuilt), deciding_fields(model)
     if "gelu_approximate" not in weights.model:
         own.pop("gelu_approximate", None)  # not recorded: the config decides
+    left_out = {"head"} if wanted.get("representation_size") else {"head", "pre_logits"}
+    if "pre_logits" in left_out:
+        own.pop("representation_size", None)  # a layer of the head that goes with it
     differing = [
         f"{field} {value} (the config: {wanted.get(field)})"
         for field, value in own.items()
@@ -126,7 +129,7 @@ def initial_params(source: str, model: nn.Module, image_size: int) -> dict[str, 
             f"Expected the weights {source!r}, resized to {image_size} pixels, to fit the model; "
             f"got {', '.join(differing)}. Change config.model to match."
         )
-    return {name: value for name, value in params.items() if name != "head"}
+    return {name: value for name, value in params.items() if name not in left_out}
 
 
 def load_model(
@@ -199,8 +202,9 @@ def _published_weights(name: str) -> Weights:
         raise ValueError(f"{error} To download it again, remove {path}.") from error
     if published.input_range == (0, 1):
         params = _for_symmetric_images(params)
-    model = {"gelu_approximate": published.gelu_approximate}
-    weights = _weights(params, description, model=model)
+    size, gelu = published.recipe.image_size, published.gelu_approximate
+    known = dict(model={} if gelu is None else {"gelu_approximate": gelu}, recipe=published.recipe)
+    weights = _weights(params, description, None, size, **known)
     if weights.found.fields["num_classes"] != 1000:
         return weights
     return dataclasses.replace(weights, class_names=tuple(imagenet_class_names()))

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from configs import digits, finetune
 from mixer.build import build_run
-from mixer.config import check_config
+from mixer.config import check_config, differences
 from mixer.config.keys import KEYS, find_key
 from mixer.models.mixer import MlpMixer
 from mixer.runtime import command
@@ -41,6 +41,8 @@ def config_with(path: str, value: Any) -> ConfigDict:
     Or of another family of models, if Mixer has no such field.
     """
     config = finetune.get_config("Ti/4,digits") if "momentum" in path else digits.get_config()
+    if path == "optimizer.decay_at":
+        config = finetune.get_config("BiT-R50x1,digits")
     field = path.removeprefix("model.")
     if path != field and field not in ("name", "variant", *MlpMixer.__dataclass_fields__):
         config = digits_config(next(family for family in TINY if field in TINY[family]))
@@ -97,6 +99,8 @@ def is_right(path: str, kind: str) -> bool:
         return isinstance(WRONG[kind], str) and not KEYS[path].names()
     if type_ is bool:
         return kind == "true"
+    if kind == "three numbers":
+        return path == "optimizer.decay_at"
     if kind == "zero":
         return path in ZERO_MEANS_OFF
     if kind == "minus one":
@@ -213,6 +217,39 @@ def test_fields_of_other_families(path, right, wrong):
         assert KEYS[f"model.{path}"].allows(value), value
     for value in wrong:
         assert not KEYS[f"model.{path}"].allows(value), value
+
+
+def test_stairs_are_one_or_more_fractions():
+    key = KEYS["optimizer.decay_at"]
+    for value in [(0.5,), [0.3, 0.6, 0.9], (0.1, 0.2, 0.3, 0.4)]:
+        assert key.allows(value), value
+    for value in [(), 0.5, (0.0, 0.5), (0.5, 1.0), ("0.5",), (float("nan"),), (True,)]:
+        assert not key.allows(value), value
+
+
+def test_a_decay_reads_only_its_own_keys(data_dir):
+    config = digits.get_config()
+    config.data_dir = data_dir
+    config.optimizer.decay = "staircase"
+    with pytest.raises(ValueError, match="Expected the key 'optimizer.decay_at' in the config"):
+        build_run(config)
+    config.optimizer.decay_at = (0.5,)
+    with pytest.raises(ValueError, match="does not use these config keys: 'optimizer.end_learning"):
+        build_run(config)
+    del config.optimizer.end_learning_rate
+    options, _, _ = build_run(config)
+    half = options.total_steps // 2
+    rates = [options.schedule(half + step) for step in (-1, 1)]
+    assert rates == pytest.approx([3e-3, 3e-4])
+
+
+def test_runs_from_before_weight_decay_of_momentum_go_on():
+    new = finetune.get_config("Ti/4,digits").to_dict()
+    old = finetune.get_config("Ti/4,digits").to_dict()
+    del old["optimizer"]["weight_decay"]
+    assert differences(old, new) == []
+    new["optimizer"]["weight_decay"] = 0.1
+    assert differences(old, new) == ["optimizer.weight_decay: 0.0 before, 0.1 now"]
 
 
 @pytest.mark.parametrize(

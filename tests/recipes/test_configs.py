@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mixer.build import build_data, build_options
-from mixer.config import ConfigReader, to_plain
+from mixer.build import build_data, build_options, build_without_data
+from mixer.config import ConfigReader, check_config, to_plain
+from mixer.config.check import flatten
 from mixer.data.table import DATASETS, num_examples
 from mixer.reporting.metrics import read_metrics
 from mixer.sharding import create_mesh
@@ -51,6 +52,14 @@ def trace_step(config: ConfigDict, mesh: jax.sharding.Mesh, num_classes: int, nu
     return options, training, cfg
 
 
+def trace_without_data(config: ConfigDict):
+    """Traces a step of a config, by what the table of datasets knows; returns what was built."""
+    config.mesh = {"data": -1, "fsdp": 1}
+    images = num_examples(config.dataset, config.train_split, config.train_fraction)
+    num_classes = DATASETS[config.dataset].num_classes
+    return trace_step(config, create_mesh(), num_classes, images)[1]
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_the_docstring_is_a_lab_notebook_entry(name):
     doc = MODULES[name].__doc__
@@ -59,33 +68,48 @@ def test_the_docstring_is_a_lab_notebook_entry(name):
     assert f"--config=configs/{name}.py" in doc
 
 
-def test_every_config_has_the_same_keys():
-    def keys(section: dict, path: str = "") -> set[str]:
-        names = set()
-        for key, value in section.items():
-            names |= keys(value, f"{path}{key}.") if isinstance(value, dict) else {path + key}
-        return names
+def keys_of(name: str, size: str | None = None) -> set[str]:
+    flat = {key for key, _ in flatten(to_plain(get_config(name, size)))}
+    return {key for key in flat if "eval_splits" not in key}
 
-    def all_keys(name: str, size: str | None = None) -> set[str]:
-        return {key for key in keys(to_plain(get_config(name, size))) if "eval_splits" not in key}
 
-    assert len(SIZES) == 26
-    expected = all_keys("pretrain_imagenet")
-    digits = all_keys("digits")
-    # The digits state what a variant of Table 1 stands for.
+# What the config of a family has and a Mixer's does not have, and the other way round.
+RANDOM = {"model.gelu_approximate", "model.dropout_rate", "model.stochastic_depth_rate"}
+KEYS_OF = {
+    "mixer": (set(), set()),
+    "vit": ({"model.pool", "model.representation_size"}, set()),
+    "bit": ({"model.version"}, RANDOM),
+    "gmlp": (set(), set()),
+}
+ADAM = {f"optimizer.{key}" for key in ("beta1", "beta2", "mu_dtype")}
+MOMENTUM = {f"optimizer.{key}" for key in ("momentum", "momentum_dtype")}
+SMOOTH, STAIRCASE = {"optimizer.end_learning_rate"}, {"optimizer.decay_at"}
+
+
+@pytest.mark.parametrize(("name", "size"), [pair for pair in SIZES if pair[1] != "Ti/4"])
+def test_every_config_of_a_family_has_the_same_keys(name, size):
+    config = get_config(name, size)
+    check_config(config)
+    more, fewer = KEYS_OF[config.model.name]
+    expected = keys_of("pretrain_imagenet") - fewer | more
+    if name == "digits":  # it states what a named size stands for
+        return
+    if name == "finetune":  # counts steps and crops in another way
+        expected = expected - {"num_epochs", "train_crop.area"} | {"num_steps"}
+        expected |= {"train_crop.resize"}
+        expected |= {"model.tokens_mlp_dim"} if config.model.name == "mixer" else set()
+    if config.optimizer.name == "momentum":
+        expected = expected - ADAM | MOMENTUM
+    if config.optimizer.decay == "staircase":
+        expected = expected - SMOOTH | STAIRCASE
+    assert keys_of(name, size) == expected
+
+
+def test_the_digits_have_these_keys_and_the_sizes_of_their_models():
     sizes = {"patch_size", "num_blocks", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim"}
-    assert digits - {f"model.{field}" for field in sizes} | {"model.variant"} == expected
-    for name, size in SIZES:
-        if name.startswith("pretrain_"):
-            assert all_keys(name, size) == expected, (name, size)
-    # Fine-tuning counts steps, crops in another way, and has momentum in the place of Adam.
-    finetune = all_keys("finetune")
-    adam = {f"optimizer.{key}" for key in ("beta1", "beta2", "mu_dtype", "weight_decay")}
-    assert expected - finetune == {"num_epochs", "train_crop.area", *adam}
-    momentum = {"optimizer.momentum", "optimizer.momentum_dtype"}
-    assert (
-        finetune - expected == {"num_steps", "train_crop.resize", "model.tokens_mlp_dim"} | momentum
-    )
+    keys = keys_of("digits") - {f"model.{field}" for field in sizes} | {"model.variant"}
+    assert keys == keys_of("pretrain_imagenet")
+    assert len(SIZES) == 1 + 28 + 6 + 8 + 22
 
 
 def test_the_parts_of_the_digits_fit_together(data_dir):
@@ -97,46 +121,72 @@ def test_the_parts_of_the_digits_fit_together(data_dir):
     assert next(data.train_batches(0))["images"].shape == (64, 16, 16, 3)
 
 
-# Dataset, model, size and epochs to the number of steps and of parameters.
-@pytest.mark.parametrize(
-    ("name", "size", "steps", "millions"),
-    [
-        ("pretrain_imagenet", "B/32", 92_897, 60.3),
-        ("pretrain_imagenet", "B/16", 92_897, 59.9),
-        ("pretrain_imagenet", "L/32", 92_897, 206.9),
-        ("pretrain_imagenet", "L/16", 92_897, 208.2),
-        ("pretrain_imagenet21k", "B/32", 1_036_078, 76.3),
-        ("pretrain_imagenet21k", "B/16", 1_036_078, 75.9),
-        ("pretrain_imagenet21k", "L/32", 1_036_078, 228.3),
-        ("pretrain_imagenet21k", "L/16", 1_036_078, 229.6),
-        ("pretrain_jft300m", "S/32", 366_148, 28.0),
-        ("pretrain_jft300m", "S/16", 366_148, 27.4),
-        ("pretrain_jft300m", "B/32", 512_608, 73.6),
-        ("pretrain_jft300m", "B/16", 512_608, 73.2),
-        ("pretrain_jft300m", "L/32", 512_608, 224.7),
-        ("pretrain_jft300m", "L/32,14", 1_025_216, 224.7),
-        ("pretrain_jft300m", "L/16", 512_608, 225.9),
-        ("pretrain_jft300m", "L/16,14", 1_025_216, 225.9),
-        ("pretrain_jft300m", "H/14", 1_025_216, 454.5),
-        ("finetune", "S/32,pets", 500, 18.6),
-        ("finetune", "B/16,cifar10", 10_000, 59.1),
-        # Token mixing with 4 times the tokens and hidden units: 12 blocks of 4 x 4 times as much.
-        ("finetune", "B/16,cifar100,448", 10_000, 86.3),
-        ("finetune", "L/16,flowers,448,inception_crop", 500, 279.6),
-        ("finetune", "H/14,imagenet", 20_000, 432.4),
-        ("finetune", "Ti/4,digits,32", 200, 0.2),
-    ],
-)
-def test_every_size_is_traced_without_data(name, size, steps, millions):
+# Dataset and epochs, or steps, to the number of steps.
+STEPS = {
+    ("imagenet2012", 300.0): 92_897,
+    ("imagenet21k", 300.0): 1_036_078,
+    ("imagenet21k", 90.0): 310_823,
+    ("jft300m", 5.0): 366_148,
+    ("jft300m", 7.0): 512_608,
+    ("jft300m", 14.0): 1_025_216,
+    ("jft300m", 40.0): 2_929_188,
+    ("cifar10", 10_000): 10_000,
+}
+
+
+@pytest.mark.parametrize(("name", "size"), [pair for pair in SIZES if pair[0] != "digits"])
+def test_every_size_has_its_steps(name, size):
     config = get_config(name, size)
-    images = num_examples(config.dataset, config.train_split, config.train_fraction)
-    num_classes = DATASETS[config.dataset].num_classes
-    config.mesh = {"data": -1, "fsdp": 1}
-    options, training, _ = trace_step(config, create_mesh(), num_classes, images)
+    options, _ = build_without_data(config)
+    steps = STEPS[config.dataset, config.get("num_epochs") or config.num_steps]
     assert options.total_steps == steps
     assert f"{steps:,}" in MODULES[name].__doc__
+
+
+# To the millions of parameters.
+@pytest.mark.parametrize(
+    ("name", "size", "millions"),
+    [
+        ("pretrain_imagenet", "B/16", 59.9),
+        ("pretrain_imagenet21k", "L/16", 229.6),
+        ("pretrain_jft300m", "S/32", 28.0),
+        ("pretrain_jft300m", "H/14", 454.5),
+        ("finetune", "S/32,pets", 18.6),
+        # Token mixing with 4 times the tokens and hidden units: 12 blocks of 4 x 4 times as much.
+        ("finetune", "B/16,cifar100,448", 86.3),
+        ("finetune", "L/16,flowers,448,inception_crop", 279.6),
+        ("finetune", "Ti/4,digits,32", 0.2),
+    ],
+)
+def test_mixers_are_traced_without_data(name, size, millions):
+    training = trace_without_data(get_config(name, size))
     counts = [math.prod(leaf.shape) for leaf in jax.tree.leaves(training.abstract_state.params)]
     assert round(sum(counts) / 1e6, 1) == millions
+
+
+# The other families have few blocks here, as their counts are tested with the models.
+@pytest.mark.parametrize(
+    ("name", "size", "head_inputs"),
+    [
+        ("pretrain_imagenet", "ViT-B/16", 768),
+        ("pretrain_imagenet21k", "ViT-L/16,90", 1024),
+        ("pretrain_jft300m", "BiT-R50x1", 512),
+        ("pretrain_jft300m", "BiT-R152x4", 2048),
+        ("finetune", "ViT-H/14,pets,448", 1280),
+        ("finetune", "BiT-R50x1,cifar10,128", 512),
+        ("finetune", "gMLP-S/16,imagenet", 256),
+    ],
+)
+def test_other_families_are_traced_without_data(name, size, head_inputs):
+    config = get_config(name, size)
+    config.model.update(
+        {"block_sizes": (1, 1)} if config.model.name == "bit" else {"num_blocks": 1}
+    )
+    training = trace_without_data(config)
+    params = training.abstract_state.params
+    num_classes = DATASETS[config.dataset].num_classes
+    assert params["head"]["kernel"].shape == (head_inputs, num_classes)
+    assert ("pre_logits" in params) == (size == "ViT-L/16,90")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +223,7 @@ def test_a_shrunken_copy_trains(name, first_loss, tmp_path, write_mock_dataset):
 
 
 @pytest.mark.parametrize("name", PRETRAINING)
-@pytest.mark.parametrize("size", ["B/8", "M/16", "", "L/16,15"])
+@pytest.mark.parametrize("size", ["B/8", "M/16", "", "L/16,15", "ViT-B/8", "BiT-B/16"])
 def test_a_size_without_a_recipe_is_refused(name, size):
     with pytest.raises(ValueError, match=f"Unknown size of {name}.py '{size}'.* one of: .*B/16"):
         get_config(name, size)
