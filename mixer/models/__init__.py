@@ -17,6 +17,34 @@ MODELS: dict[str, tuple[type[nn.Module], dict[str, dict[str, Any]]]] = {
     "gmlp": (gmlp.Gmlp, gmlp.VARIANTS),
 }
 
+# name -> what papers call it, the part before the size: "ViT-B/16"
+TITLES = {"mixer": "Mixer", "vit": "ViT", "bit": "BiT", "gmlp": "gMLP"}
+
+
+def named(text: str) -> tuple[str, str]:
+    """Returns the model and the size of a paper's name: "ViT-B/16" is `("vit", "B/16")`.
+
+    A size alone is Mixer's: "B/16" is `("mixer", "B/16")`.
+
+    Raises:
+      ValueError: no model has that name.
+    """
+    title, _, variant = text.rpartition("-")
+    for name, known in TITLES.items():
+        if (title or "Mixer") == known and variant in MODELS[name][1]:
+            return name, variant
+    raise unknown_name("model", text, [title_of(*size) for size in sizes()])
+
+
+def sizes() -> list[tuple[str, str]]:
+    """Returns the model and the size of everything that has a name, in the order of this file."""
+    return [(name, variant) for name in TITLES for variant in MODELS[name][1]]
+
+
+def title_of(name: str, variant: str) -> str:
+    """Returns the paper's name of a size, the inverse of `named`: "ViT-B/16"."""
+    return f"{TITLES[name]}-{variant}"
+
 
 def build_model(name: str, variant: str | None = None, **fields: Any) -> nn.Module:
     """Returns the model `name`: the fields of a named size, then `fields` over them.
