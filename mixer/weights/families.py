@@ -43,7 +43,8 @@ class Family:
     expected_shapes: Callable[[Found], dict[str, tuple[int, ...]]]
     npz: Naming
     timm: Naming  # of .safetensors
-    # Parameters, old and new grid of patches -> parameters; None: the resolution is fixed.
+    # Parameters, old and new grid of patches -> parameters. None: the resolution is fixed, or, for
+    # a family without tokens, of no matter.
     resize: Callable[[Params, Grid, Grid], Params] | None
     # Fields of the model that a change of resolution changes.
     resized_fields: tuple[str, ...] = ()
@@ -86,7 +87,7 @@ FAMILIES = {
         bit.expected_shapes,
         Naming(_always("of a BiT-ResNet"), bit.is_npz, bit.from_npz, bit.to_npz, None),
         Naming(_always(_IN_TIMM), bit.is_timm, bit.from_timm, None, None),
-        lambda params, old, new: params,
+        None,
     ),
     "gmlp": Family(
         gmlp.MODEL,

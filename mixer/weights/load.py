@@ -181,6 +181,8 @@ def lost_in_files(weights: Weights, image_size: int, suffix: str) -> str:
             f"{', '.join(f'{name}={value}' for name, value in lost.items())}, which no file "
             "records. Use the run itself."
         )
+    is_of_any_size = not weights.found.num_tokens
+    flags += [f"--image_size={image_size}"] * (is_of_any_size and image_size != PAPER.image_size)
     flags += ["--class_names=FILE"] * (weights.class_names is not None)
     flags += [f"--crop={weights.recipe.crop}"] * (weights.recipe.crop != PAPER.crop)
     resize, default = (recipe.resize_for(image_size) for recipe in (weights.recipe, PAPER))

@@ -78,13 +78,14 @@ def resized_params(weights: Weights, image_size: int) -> dict[str, Any]:
     return family.resize(weights.params, (old, old), (new, new))
 
 
-def _file_weights(file: WeightsFile) -> Weights:
+def _file_weights(file: WeightsFile, **known: Any) -> Weights:
     gelu = file.gelu_approximate
     return _weights(
         file.params,
         file.description,
         model={} if gelu is None else {"gelu_approximate": gelu},
         assumes_gelu=gelu is not None and not file.records_gelu,
+        **known,
     )
 
 

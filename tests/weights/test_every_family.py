@@ -16,9 +16,16 @@ import safetensors.numpy
 from configs import digits
 from mixer.checkpoint.save import Checkpoints
 from mixer.models import build_model
+from mixer.train_loop import train
 from mixer.train_state import TrainState
 from mixer.weights import load_params, save_params
-from mixer.weights.load import LoadedModel, initial_params, load_model, save_weights
+from mixer.weights.load import (
+    LoadedModel,
+    initial_params,
+    load_model,
+    lost_in_files,
+    save_weights,
+)
 from mixer.weights.weights import Weights, load_weights, resized_params
 from tests.weights.family_files import GOLDEN
 
@@ -202,6 +209,22 @@ def test_resolutions_that_families_take():
             images = np.zeros((1, size, size, 3), np.float32)
             logits = jax.eval_shape(loaded.model.apply, {"params": loaded.params}, images)
             assert logits.shape == (1, loaded.model.num_classes)
+
+
+def test_the_image_size_of_a_family_that_takes_any_is_said(tmp_path):
+    run = load_weights(save_run(tmp_path / "run", weights_of(FAMILIES["bit"]), width=0.5))
+    flags = "add what it does not record: {}--class_names=FILE --crop=resize_crop"
+    for size, said in ((32, "--image_size=32 "), (224, "")):
+        note = save_weights(tmp_path / f"{size}.npz", run, size)
+        assert flags.format(said) in note
+    assert "--image_size" not in lost_in_files(weights_of(FAMILIES["vit"]), 32, ".npz")
+
+
+def test_a_run_from_weights_of_another_family_writes_nothing(tmp_path, digits_config):
+    digits_config.init_from = str(GOLDEN / FAMILIES["vit"])
+    with pytest.raises(ValueError, match="in the config, MlpMixer; got those of VisionTransf"):
+        train(digits_config, tmp_path / "run")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_family_without_gelu_has_no_flag_for_it(tmp_path):
