@@ -56,7 +56,7 @@ _DTYPE = flags.DEFINE_enum(
     "Activation dtype. Default: as in the run, or float32.",
 )
 _GELU = flags.DEFINE_enum(
-    "gelu", None, ["tanh", "exact"], "Type of GELU. Default: that of the weights, or tanh."
+    "gelu", None, ["tanh", "exact"], "Type of GELU. Default: that of the weights, or the usual one."
 )
 _CLASS_NAMES = command.path_flag(
     "class_names",

@@ -40,7 +40,7 @@ _EVAL_RESIZE = flags.DEFINE_integer(
     "eval_resize", None, "Side before the crop, pixels. Default: as in the run, or 256 for 224.", 1
 )
 _GELU = flags.DEFINE_enum(
-    "gelu", None, ["tanh", "exact"], "Type of GELU. Default: that of the weights, or tanh."
+    "gelu", None, ["tanh", "exact"], "Type of GELU. Default: that of the weights, or the usual one."
 )
 
 

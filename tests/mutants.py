@@ -142,9 +142,27 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
         "tests/evaluation/test_evaluate_weights.py",
     ),
     "weights of a run are not checked": (
-        "mixer/weights/load.py",
+        "mixer/weights/weights.py",
         '        check_finite(flax.traverse_util.flatten_dict(params, sep="/"))\n',
         "",
         "tests/weights/test_files.py tests/weights/test_load.py tests/weights/test_run_models.py",
+    ),
+    "a transposed array is written as its memory lies": (
+        "mixer/weights/files.py",
+        "np.ascontiguousarray(array)",
+        "array",
+        "tests/weights/test_every_family.py -k metadata",
+    ),
+    "the GELU of a run is not written to its file": (
+        "mixer/weights/load.py",
+        "overwrite=overwrite, gelu_approximate=gelu)",
+        "overwrite=overwrite)",
+        "tests/weights/test_every_family.py",
+    ),
+    "JSON's lists are fields of a model": (
+        "mixer/weights/weights.py",
+        "tuple(value) if isinstance(value, list) else value",
+        "value",
+        "tests/weights/test_every_family.py",
     ),
 }

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from mixer.data.class_list import read_class_list
 from mixer.data.imagenet import imagenet_class_names
-from mixer.weights.architecture import first_names
 from mixer.weights.load import LoadedModel
+from mixer.weights.shapes import first_names
 
 
 def find_class_names(loaded: LoadedModel, file: str | None = None) -> Sequence[str]:

@@ -1,5 +1,5 @@
 """Loads, saves, downloads and resizes weights. The names below are the stable interface."""
 
-from mixer.weights.files import Params, load_params, read_params, save_params
+from mixer.weights.files import Params, load_params, save_params
 
-__all__ = ["Params", "load_params", "read_params", "save_params"]
+__all__ = ["Params", "load_params", "save_params"]

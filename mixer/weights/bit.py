@@ -9,17 +9,18 @@ import functools
 import re
 from collections.abc import Iterable
 
-from mixer.weights.architecture import Shapes
 from mixer.weights.naming import (
     Flat,
     Found,
     Read,
     dimension,
+    is_any,
     read_renamed,
     refuse,
     renamed,
     without_prefix,
 )
+from mixer.weights.shapes import Shapes
 
 MODEL = "BiT-ResNet"
 
@@ -48,17 +49,26 @@ _OURS = re.compile(r"(?:(block\d{1,3})/unit(\d{1,4})/)?(.+)/(kernel|bias|scale)"
 _LEAVES = {"gamma": "scale", "beta": "bias"}
 _NUMBERED = re.compile(r"(?<=conv2d)_\d+(?=/)", re.A)  # as some files have it
 
+_BATCH_NORMALISED = "one with batch normalisation"
 _UNSUPPORTED = {  # pattern of a name -> what it is a part of
-    "^norm-pre-head/": "one of another code, whose root pads its maximum with minus infinity",
+    "(^|/)norm-pre-head/": "one of another code, whose root pads its maximum with minus infinity",
+    r"^batch_stats/|(^|/)BatchNorm_\d+/": _BATCH_NORMALISED,
+}
+_TIMM = {
+    r"\.running_mean$": _BATCH_NORMALISED,
+    r"(^|\.)stages\.\d+\.blocks\.\d+\.downsample\.conv\.weight$": (
+        "one in timm's naming (the weights of BiT are released as .npz)"
+    ),
 }
 
 
 def is_npz(names: Iterable[str]) -> bool:
     """True if a .npz with these names holds a BiT-ResNet, also one that is not supported."""
+    names = list(names)
     inner = without_prefix(names)
     is_hybrid = any(name.startswith("Transformer/") for name in inner)
-    roots = ("resnet/", "conv_root/", "norm-pre-head/")
-    return not is_hybrid and any(name.startswith(roots) for name in inner)
+    is_ours = any(name.startswith(("resnet/", "conv_root/")) for name in inner)
+    return not is_hybrid and (is_ours or is_any(names, _UNSUPPORTED))
 
 
 def from_npz(shapes: Shapes, read: Read) -> Flat:
@@ -67,8 +77,8 @@ def from_npz(shapes: Shapes, read: Read) -> Flat:
     Raises:
       ValueError: they are not exactly those of one BiT-ResNet.
     """
+    refuse(shapes, _UNSUPPORTED, MODEL)
     inner = without_prefix(shapes)
-    refuse(inner, _UNSUPPORTED, MODEL)
     names = renamed(inner, _our_name)
     found = find({name: shapes[raw] for name, raw in names.items()})
     return read_renamed(shapes, read, names, expected_shapes(found), MODEL)
@@ -84,10 +94,15 @@ def to_npz(params: Flat) -> Flat:
     return released
 
 
-def refuse_timm(names: Iterable[str]) -> None:
-    """Raises ValueError if the names of a .safetensors are those of a BiT-ResNet of timm."""
-    kind = "a ResNet in timm's naming (the weights of BiT are released as .npz)"
-    refuse(names, {r"^stages\.\d+\.blocks\.\d+\.downsample\.conv\.weight$": kind}, MODEL)
+def is_timm(names: Iterable[str]) -> bool:
+    """True if a .safetensors with these names holds a ResNet, none of which is supported."""
+    return is_any(names, _TIMM)
+
+
+def from_timm(shapes: Shapes, read: Read) -> Flat:
+    """Raises ValueError: those of timm and PyTorch are other networks, or in a naming of theirs."""
+    refuse(shapes, _TIMM, MODEL)
+    raise AssertionError("`is_timm` is the condition")
 
 
 def find_version(names: Iterable[str]) -> str:

@@ -8,11 +8,11 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from mixer.weights import bit, gmlp, mixer, vit, vit_timm
-from mixer.weights.architecture import Shapes, flat_shapes
-from mixer.weights.naming import Flat, Found, Read
+from mixer.weights import bit, gmlp, mixer, mixer_timm, vit, vit_timm
+from mixer.weights.naming import Flat, Found
 from mixer.weights.position_embeddings import resize_position_embeddings
 from mixer.weights.resize import resize_resolution
+from mixer.weights.shapes import Shapes, first_names, flat_shapes
 
 Grid = tuple[int, int]
 Params = dict[str, Any]
@@ -22,9 +22,16 @@ Params = dict[str, Any]
 class Naming:
     """The names of a file format, without its container."""
 
+    called: Callable[[Iterable[str]], str]  # names in a file -> "in the older naming"
     is_of: Callable[[Iterable[str]], bool]  # names in a file -> whether they are of this family
-    read: Callable[[Shapes, Read], Flat]  # raises ValueError unless they are exactly one model's
-    write: Callable[[Flat], Flat]
+    # Shapes, a function that reads, and `recorded` by name -> parameters of the tree; raises
+    # ValueError unless they are exactly one model's.
+    read: Callable[..., Flat]
+    write: Callable[[Flat], Flat] | None  # None: `read` explains why there is none
+    # The GELU of weights in it that do not record theirs: True for tanh, as in JAX, False for the
+    # exact one, as in PyTorch; None: the family has none.
+    gelu_approximate: bool | None
+    recorded: tuple[str, ...] = ()  # fields of the model that the arrays do not tell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,53 +42,94 @@ class Family:
     find: Callable[[Shapes], Found]  # by names of the parameter tree; raises ValueError
     expected_shapes: Callable[[Found], dict[str, tuple[int, ...]]]
     npz: Naming
-    timm: Naming | None  # None: no .safetensors
-    # Parameters, old and new grid of patches -> parameters; None: the resolution is fixed.
+    timm: Naming  # of .safetensors
+    # Parameters, old and new grid of patches -> parameters. None: the resolution is fixed, or, for
+    # a family without tokens, of no matter.
     resize: Callable[[Params, Grid, Grid], Params] | None
     # Fields of the model that a change of resolution changes.
     resized_fields: tuple[str, ...] = ()
+    # True: images are enlarged by integer factors alone, to whole tiles of the old size.
+    resizes_to_tiles: bool = False
+    # Field that may be 0 -> the layer before the head that it is the size of, for pre-training.
+    optional_layers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    def naming(self, suffix: str) -> Naming:
+        """Returns the naming in files with this suffix."""
+        return self.npz if suffix == ".npz" else self.timm
+
+
+def _always(name: str) -> Callable[[Iterable[str]], str]:
+    return lambda names: name
+
+
+_IN_TIMM = "in timm's naming"
 
 FAMILIES = {
     "vit": Family(
         vit.MODEL,
         vit.find,
         vit.expected_shapes,
-        Naming(vit.is_npz, vit.from_npz, vit.to_npz),
-        Naming(vit_timm.is_timm, vit_timm.from_timm, vit_timm.to_timm),
+        Naming(_always("of a ViT"), vit.is_npz, vit.from_npz, vit.to_npz, True),
+        Naming(
+            _always(f"{_IN_TIMM}, of a ViT"),
+            vit_timm.is_timm,
+            vit_timm.from_timm,
+            vit_timm.to_timm,
+            False,
+            recorded=("num_heads",),
+        ),
         resize_position_embeddings,
+        optional_layers={"representation_size": "pre_logits"},
     ),
     "bit": Family(
         bit.MODEL,
         bit.find,
         bit.expected_shapes,
-        Naming(bit.is_npz, bit.from_npz, bit.to_npz),
+        Naming(_always("of a BiT-ResNet"), bit.is_npz, bit.from_npz, bit.to_npz, None),
+        Naming(_always(_IN_TIMM), bit.is_timm, bit.from_timm, None, None),
         None,
-        lambda params, old, new: params,
     ),
     "gmlp": Family(
         gmlp.MODEL,
         gmlp.find,
         gmlp.expected_shapes,
-        Naming(gmlp.is_npz, gmlp.from_npz, gmlp.to_npz),
-        Naming(gmlp.is_timm, gmlp.from_timm, gmlp.to_timm),
+        Naming(_always("of a gMLP"), gmlp.is_npz, gmlp.from_npz, gmlp.to_npz, False),
+        Naming(
+            _always(f"{_IN_TIMM}, of a gMLP"), gmlp.is_timm, gmlp.from_timm, gmlp.to_timm, False
+        ),
         None,
     ),
-    # The last: what is of no other family is compared with a Mixer.
     "mixer": Family(
         mixer.MODEL,
         mixer.find,
         mixer.expected_shapes,
-        Naming(mixer.is_npz, mixer.from_npz, mixer.to_npz),
-        Naming(mixer.is_timm, mixer.from_timm, mixer.to_timm),
+        Naming(mixer.npz_naming, mixer.is_npz, mixer.from_npz, mixer.to_npz, True),
+        Naming(
+            _always(_IN_TIMM), mixer_timm.is_timm, mixer_timm.from_timm, mixer_timm.to_timm, True
+        ),
         resize_resolution,
         resized_fields=("tokens_mlp_dim",),
+        resizes_to_tiles=True,
     ),
 }
 
 
+def family_named(name: str) -> Family:
+    """Returns a row of `FAMILIES`.
+
+    Raises:
+      ValueError: there is none, as for a model of others.
+    """
+    if name not in FAMILIES:
+        raise ValueError(
+            f"Expected the weights of a model of {_titles()}; got those of {name!r}, which have no "
+            "file format. Use the run itself, or add a row to FAMILIES (docs/architecture.md)."
+        )
+    return FAMILIES[name]
+
+
 def family_of(params: Mapping[str, Any]) -> str:
-    """Returns the name of the family of a parameter tree."""
+    """Returns the name of the family of a parameter tree; raises as `family_of_names`."""
     return family_of_names(flat_shapes(params), ".npz")
 
 
@@ -89,13 +137,16 @@ def family_of_names(names: Iterable[str], suffix: str) -> str:
     """Returns the name of the family of the arrays with these names in a file of that suffix.
 
     Raises:
-      ValueError: the naming is known and not supported.
+      ValueError: they are of no family.
     """
     names = list(names)
-    if suffix != ".npz":
-        bit.refuse_timm(names)
-    namings = {name: f.npz if suffix == ".npz" else f.timm for name, f in FAMILIES.items()}
-    return next(name for name, naming in namings.items() if naming and naming.is_of(names))
+    for name, family in FAMILIES.items():
+        if family.naming(suffix).is_of(names):
+            return name
+    raise ValueError(
+        f"Expected the weights of a model of {_titles()}; got {len(names)} arrays with other names "
+        f"in a {suffix}: {first_names(names)}. Choose other weights."
+    )
 
 
 def family_like(params: Mapping[str, Any], model_name: str) -> str:
@@ -105,11 +156,12 @@ def family_like(params: Mapping[str, Any], model_name: str) -> str:
     """
     if model_name in FAMILIES:
         return model_name
-    name, shapes = family_of(params), flat_shapes(params)
+    shapes = flat_shapes(params)
     try:
+        name = family_of(params)
         is_same = FAMILIES[name].expected_shapes(FAMILIES[name].find(shapes)) == shapes
     except ValueError:
-        is_same = False
+        return model_name
     return name if is_same else model_name
 
 
@@ -130,3 +182,8 @@ def find_architecture(params: Mapping[str, Any], family: str) -> Found:
 def resized_fields(family: str) -> tuple[str, ...]:
     """Returns the fields of a model that a change of resolution changes."""
     return FAMILIES[family].resized_fields if family in FAMILIES else ()
+
+
+def _titles() -> str:
+    *others, last = (family.title for family in FAMILIES.values())
+    return f"{', '.join(others)} or {last}"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mixer.weights.architecture import first_names
+from mixer.weights.shapes import first_names
 
 
 def check_finite(arrays: Mapping[str, np.ndarray]) -> None:

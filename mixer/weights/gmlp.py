@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from mixer.weights.architecture import Shapes, check_shapes
 from mixer.weights.naming import (
     FROM_TIMM,
     TO_TIMM,
@@ -23,6 +22,7 @@ from mixer.weights.naming import (
     renamed,
     without_prefix,
 )
+from mixer.weights.shapes import Shapes, check_shapes
 
 MODEL = "gMLP"
 
@@ -128,8 +128,7 @@ def from_timm(shapes: Shapes, read: Read) -> Flat:
 def to_timm(params: Flat) -> Flat:
     """Returns the parameters in timm's naming and layout."""
     return {
-        _timm_name(name): np.ascontiguousarray(array.transpose(TO_TIMM[array.ndim]))
-        for name, array in params.items()
+        _timm_name(name): array.transpose(TO_TIMM[array.ndim]) for name, array in params.items()
     }
 
 

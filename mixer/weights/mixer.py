@@ -1,4 +1,4 @@
-"""The weights of MLP-Mixers: the released .npz in two namings, and timm's .safetensors.
+"""The weights of MLP-Mixers: their shapes, and the two namings of the released .npz files.
 
 The parameter tree has the released naming. In the older one, `stem` is `embedding`, `MixerBlock_3`
 is `Mixer/encoderblock_3`, `pre_head_layer_norm` is `Mixer/encoder_norm`, and the two dense layers
@@ -7,37 +7,16 @@ of an MLP are `kernel1, bias1, kernel2, bias2` of `token_mixing_phase_N` or
 is arbitrary; only the order within the block matters. Block numbers are kept, so that a missing
 block is detected.
 
-Weights trained in PyTorch need `gelu_approximate=False`; those that timm converted from the
-released ones do not.
-
 Source: the loader of the public training code of the paper's authors.
 """
 
 import collections
-import dataclasses
+import math
 import re
 from collections.abc import Iterable
 
-import numpy as np
-
-from mixer.weights.architecture import (
-    Architecture,
-    Shapes,
-    architecture_of,
-    check_shapes,
-)
-from mixer.weights.architecture import expected_shapes as shapes_of_architecture
-from mixer.weights.naming import (
-    FROM_TIMM,
-    TO_TIMM,
-    Flat,
-    Found,
-    Read,
-    permuted,
-    read_renamed,
-    renamed,
-    without_prefix,
-)
+from mixer.weights.naming import Flat, Found, Read, read_renamed, renamed, without_prefix
+from mixer.weights.shapes import Shapes, check_shapes, first_names
 
 MODEL = "MLP-Mixer"
 
@@ -55,31 +34,17 @@ _OLDER_LEAVES = {
     "kernel2": "Dense_1/kernel",
     "bias2": "Dense_1/bias",
 }
-_TIMM_MODULES = {
-    "stem": "stem.proj",
-    "LayerNorm_0": "norm1",
-    "token_mixing/Dense_0": "mlp_tokens.fc1",
-    "token_mixing/Dense_1": "mlp_tokens.fc2",
-    "LayerNorm_1": "norm2",
-    "channel_mixing/Dense_0": "mlp_channels.fc1",
-    "channel_mixing/Dense_1": "mlp_channels.fc2",
-    "pre_head_layer_norm": "norm",
-    "head": "head",
-}
-_RELEASED_MODULES = {timm: released for released, timm in _TIMM_MODULES.items()}
-
-_RELEASED_NAME = re.compile(r"(?:MixerBlock_([0-9]+)/)?(.+)/(kernel|scale|bias)")
-_TIMM_NAME = re.compile(r"(?:blocks\.(0|[1-9][0-9]{0,5})\.)?(.+)\.(weight|bias)")
 
 
 def is_npz(names: Iterable[str]) -> bool:
-    """True: what is of no other family is compared with a Mixer."""
-    return True
+    """True if a .npz with these names holds a Mixer."""
+    inner = without_prefix(names)
+    return _is_older(inner) or any(name.startswith("MixerBlock_") for name in inner)
 
 
-def naming(names: Iterable[str]) -> str:
+def npz_naming(names: Iterable[str]) -> str:
     """Returns what the naming of a .npz is called."""
-    return "the older naming" if _is_older(without_prefix(names)) else "the released naming"
+    return "in the older naming" if _is_older(without_prefix(names)) else "in the released naming"
 
 
 def from_npz(shapes: Shapes, read: Read) -> Flat:
@@ -90,11 +55,11 @@ def from_npz(shapes: Shapes, read: Read) -> Flat:
     """
     inner = without_prefix(shapes)
     names = _released_names(inner) if _is_older(inner) else inner
-    found = find({name: shapes[raw] for name, raw in names.items()})
+    found = {name: shapes[raw] for name, raw in names.items()}
+    expected = expected_shapes(find(found))
     if _is_older(inner):
-        return read_renamed(shapes, read, names, expected_shapes(found), MODEL)
-    expected = expected_shapes(found)
-    check_shapes({name: shapes[raw] for name, raw in names.items()}, expected)
+        return read_renamed(shapes, read, names, expected, MODEL)
+    check_shapes(found, expected, MODEL)
     return {name: read(names[name]) for name in expected}
 
 
@@ -106,46 +71,74 @@ def to_npz(params: Flat) -> Flat:
 def find(shapes: Shapes) -> Found:
     """Returns the architecture that most shapes, by released name, agree on.
 
+    Widths are inferred from the number of elements of the biases, so extra dimensions of size 1
+    do not matter. `check_shapes` then reports the parameters that do not fit.
+
     Raises:
       ValueError: a width cannot be inferred because the relevant parameters are missing or empty.
     """
-    fields = dataclasses.asdict(architecture_of(shapes))
-    return Found(fields, fields.pop("num_tokens"))
+    stem = shapes.get("stem/kernel", ())
+    if len(stem) < 4:
+        raise ValueError(
+            "Expected a 'stem/kernel' of shape (patch_size, patch_size, 3, hidden_dim); got "
+            f"{f'shape {stem}' if stem else 'none'} in {len(shapes)} parameters: "
+            f"{first_names(list(shapes))}. Load the weights of an {MODEL}."
+        )
+    blocks = {name.partition("/")[0] for name in shapes if re.match("MixerBlock_[^/]*/", name)}
+    fields = dict(
+        num_classes=_width(shapes, "head") if any(n.startswith("head/") for n in shapes) else 0,
+        num_blocks=len(blocks),
+        patch_size=stem[-4],
+        hidden_dim=_width(shapes, "stem", "channel_mixing/Dense_1"),
+        tokens_mlp_dim=_width(shapes, "token_mixing/Dense_0"),
+        channels_mlp_dim=_width(shapes, "channel_mixing/Dense_0"),
+    )
+    return Found(fields, num_tokens=_width(shapes, "token_mixing/Dense_1"))
 
 
 def expected_shapes(found: Found) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter of the model, by released name."""
-    return shapes_of_architecture(Architecture(**found.fields, num_tokens=found.num_tokens))
+    f, tokens = found.fields, found.num_tokens
+    width, tokens_dim, channels_dim = f["hidden_dim"], f["tokens_mlp_dim"], f["channels_mlp_dim"]
 
+    def dense(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+        return {f"{name}/kernel": (inputs, outputs), f"{name}/bias": (outputs,)}
 
-def is_timm(names: Iterable[str]) -> bool:
-    """True: what is of no other family is compared with a Mixer."""
-    return True
+    def norm(name: str) -> dict[str, tuple[int, ...]]:
+        return {f"{name}/scale": (width,), f"{name}/bias": (width,)}
 
-
-def from_timm(shapes: Shapes, read: Read) -> Flat:
-    """Returns the parameters in timm's naming by released name; see `mixer.weights.naming`.
-
-    Raises:
-      ValueError: they are not exactly those of one Mixer.
-    """
-    released = {_from_timm_name(name): permuted(shape, FROM_TIMM) for name, shape in shapes.items()}
-    expected = expected_shapes(find(released))
-    check_shapes(
-        shapes, {_timm_name(name): permuted(shape, TO_TIMM) for name, shape in expected.items()}
-    )
-    return {
-        name: np.ascontiguousarray(read(_timm_name(name)).transpose(FROM_TIMM[len(shape)]))
-        for name, shape in expected.items()
+    shapes: dict[str, tuple[int, ...]] = {
+        "stem/kernel": (f["patch_size"], f["patch_size"], 3, width),
+        "stem/bias": (width,),
     }
+    for block in (f"MixerBlock_{number}" for number in range(f["num_blocks"])):
+        shapes |= norm(f"{block}/LayerNorm_0")
+        shapes |= dense(f"{block}/token_mixing/Dense_0", tokens, tokens_dim)
+        shapes |= dense(f"{block}/token_mixing/Dense_1", tokens_dim, tokens)
+        shapes |= norm(f"{block}/LayerNorm_1")
+        shapes |= dense(f"{block}/channel_mixing/Dense_0", width, channels_dim)
+        shapes |= dense(f"{block}/channel_mixing/Dense_1", channels_dim, width)
+    shapes |= norm("pre_head_layer_norm")
+    return shapes | (dense("head", width, f["num_classes"]) if f["num_classes"] else {})
 
 
-def to_timm(params: Flat) -> Flat:
-    """Returns the parameters, by released name, in timm's naming and layout."""
-    return {
-        _timm_name(name): np.ascontiguousarray(array.transpose(TO_TIMM[array.ndim]))
-        for name, array in params.items()
-    }
+def _width(shapes: Shapes, *modules: str) -> int:
+    """Returns the most common output width of the given layers, from biases or else kernels."""
+    layers = [
+        (leaf, shape)
+        for name, shape in shapes.items()
+        for module, _, leaf in [name.rpartition("/")]
+        if module.endswith(modules)
+    ]
+    widths = [math.prod(shape) for leaf, shape in layers if leaf == "bias"]
+    widths = widths or [shape[-1] for leaf, shape in layers if leaf == "kernel" and shape]
+    if not widths or min(widths) < 1:
+        raise ValueError(
+            f"Expected parameters of {' and '.join(modules)}; got "
+            f"{'empty arrays' if widths else 'none'} in {len(shapes)} parameters: "
+            f"{first_names(list(shapes))}. Load the weights of an {MODEL}."
+        )
+    return collections.Counter(widths).most_common(1)[0][0]
 
 
 def _is_older(names: Iterable[str]) -> bool:
@@ -171,23 +164,3 @@ def _released_names(older: dict[str, str]) -> dict[str, str]:
         return name
 
     return renamed(older, released)
-
-
-def _from_timm_name(name: str) -> str:
-    """Returns the released name of a timm tensor, or `name` itself if there is none."""
-    match = _TIMM_NAME.fullmatch(name)
-    if match is None or match[2] not in _RELEASED_MODULES:
-        return name
-    kernel_or_scale = "scale" if "norm" in match[2] else "kernel"
-    leaf = "bias" if match[3] == "bias" else kernel_or_scale
-    block = "" if match[1] is None else f"MixerBlock_{match[1]}/"
-    return f"{block}{_RELEASED_MODULES[match[2]]}/{leaf}"
-
-
-def _timm_name(name: str) -> str:
-    """Returns timm's name for a parameter in the released naming."""
-    match = _RELEASED_NAME.fullmatch(name)
-    assert match is not None, name
-    block = "" if match[1] is None else f"blocks.{match[1]}."
-    leaf = "bias" if match[3] == "bias" else "weight"
-    return f"{block}{_TIMM_MODULES[match[2]]}.{leaf}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mixer.weights.architecture import Shapes, check_shapes, first_names
+from mixer.weights.shapes import Shapes, check_shapes, first_names
 
 # Permutations by number of dimensions: PyTorch has kernels as [out, in] and [out, in, H, W], Flax
 # as [in, out] and [H, W, in, out].
@@ -114,15 +114,33 @@ def dimension(shapes: Shapes, name: str, axis: int, model: str) -> int:
     return shape[axis]
 
 
+def is_any(names: Iterable[str], unsupported: Mapping[str, str]) -> bool:
+    """True if a name matches a pattern in `unsupported`."""
+    return any(re.search(pattern, name) for name in names for pattern in unsupported)
+
+
 def refuse(names: Iterable[str], unsupported: Mapping[str, str], model: str) -> None:
     """Raises ValueError if a name matches a pattern in `unsupported`, which says what that is."""
     for name in names:
         for pattern, kind in unsupported.items():
             if re.search(pattern, name):
-                raise ValueError(
-                    f"Expected the weights of a plain {model}; got {kind}, which is not supported "
-                    f"(parameter {first_names([name])}). Choose other weights."
-                )
+                raise refusal(kind, f"parameter {first_names([name])}", model)
+
+
+def refuse_gated(shapes: Shapes, mlp: str, model: str) -> None:
+    """Raises ValueError if of the MLP `mlp`, by timm's names, one half gates the other."""
+    first, second = (shapes.get(f"{mlp}.{layer}.weight", ()) for layer in ("fc1", "fc2"))
+    if len(first) == len(second) == 2 and first[0] == 2 * second[1]:
+        found = f"{mlp}.fc1.weight {first} before {mlp}.fc2.weight {second}"
+        raise refusal("one with gated MLPs (GLU)", found, model)
+
+
+def refusal(kind: str, found: str, model: str) -> ValueError:
+    """Returns the error that weights are of a kind of a model that is not supported."""
+    return ValueError(
+        f"Expected the weights of a plain {model}; got {kind}, which is not supported ({found}). "
+        "Choose other weights."
+    )
 
 
 def _same_but_for_ones(shape: tuple[int, ...], expected: tuple[int, ...] | None) -> bool:

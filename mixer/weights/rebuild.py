@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from mixer.models import build_model
-from mixer.weights.architecture import flat_shapes
 from mixer.weights.families import family_like, family_of, find_architecture, resized_fields
+from mixer.weights.shapes import flat_shapes
 
 # Fields that fine-tuning may change: they matter to training, rounding or the head.
 _FREE_FIELDS = {"dropout_rate", "stochastic_depth_rate", "head_bias_init", "dtype", "remat"}

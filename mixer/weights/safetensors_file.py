@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 import safetensors
 
-from mixer.weights.architecture import Shapes, first_names
+from mixer.weights.shapes import Shapes, first_names
 
 _STEMS = ("stem.proj.weight", "patch_embed.proj.weight")  # of timm's models
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -18,7 +18,7 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 class SafetensorsFile:
     """A context manager for the file at `path`.
 
-    `shapes` are by name without `prefix`, the names of the wrappers.
+    `shapes` are by name without `prefix`, the names of the wrappers; `metadata` are strings.
 
     Raises:
       ValueError: the file is not a whole .safetensors file, or holds more than one model.
@@ -34,6 +34,7 @@ class SafetensorsFile:
                 "Copy or download the file again."
             ) from error
         names = list(self._file.keys())
+        self.metadata: dict[str, str] = self._file.metadata() or {}
         self.prefix = _prefix(names)
         self.shapes: Shapes = {
             name.removeprefix(self.prefix): tuple(self._file.get_slice(name).get_shape())

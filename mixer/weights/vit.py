@@ -14,17 +14,18 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from mixer.weights.architecture import Shapes
 from mixer.weights.naming import (
     Flat,
     Found,
     Read,
     dimension,
     read_renamed,
+    refusal,
     refuse,
     renamed,
     without_prefix,
 )
+from mixer.weights.shapes import Shapes
 
 MODEL = "ViT"
 
@@ -38,6 +39,7 @@ _PARTS = {  # (name in a block, index among modules with that name) -> released 
     ("LayerNorm", 1): "LayerNorm_2",
     ("MlpBlock", 0): "MlpBlock_3",
 }
+FIXED_POSITIONS = "one without learned position embeddings"
 _UNSUPPORTED = {  # pattern of a name -> what it is a part of
     "^Transformer/encoderblock/": "one with the layers of all blocks in one array (a scan)",
     "^(conv_root|gn_root|block[0-9]+)/": "a hybrid, which works on the maps of a ResNet",
@@ -59,6 +61,8 @@ def from_npz(shapes: Shapes, read: Read) -> Flat:
     inner = without_prefix(shapes)
     refuse(inner, _UNSUPPORTED, MODEL)
     names = renamed(inner, functools.partial(_released_name, numbers=_numbers(inner)))
+    if POSITIONS not in names:
+        raise refusal(FIXED_POSITIONS, f"no {POSITIONS!r}", MODEL)
     positions = inner.get(_LATE_POSITIONS)
     if positions is not None and "cls" in names and not _has_class_token(shapes[positions]):
         shapes, read = _with_class_token(shapes, read, positions)
@@ -126,6 +130,11 @@ def expected_shapes(found: Found) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def is_square(patches: int) -> bool:
+    """True if a square grid has that number of patches."""
+    return patches > 0 and math.isqrt(patches) ** 2 == patches
+
+
 def _numbers(names: Iterable[str]) -> dict[tuple[str, str], list[int]]:
     """Returns (block, kind of module) -> the numbers that its modules have there, ascending."""
     found: dict[tuple[str, str], set[int]] = collections.defaultdict(set)
@@ -149,8 +158,7 @@ def _released_name(name: str, numbers: Mapping[tuple[str, str], list[int]]) -> s
 
 def _has_class_token(shape: tuple[int, ...]) -> bool:
     """True if position embeddings are those of a square grid and of the class token."""
-    patches = math.prod(shape[:-1]) - 1
-    return patches > 0 and math.isqrt(patches) ** 2 == patches
+    return is_square(math.prod(shape[:-1]) - 1)
 
 
 def _with_class_token(shapes: Shapes, read: Read, name: str) -> tuple[Shapes, Read]:

@@ -1,7 +1,7 @@
 """The weights of ViTs in timm's .safetensors, in PyTorch's names and layout.
 
-One array holds the kernels of queries, keys and values, so a file does not tell how many heads
-there are. Weights trained in PyTorch need `gelu_approximate=False`.
+One array holds the kernels of queries, keys and values, so they do not tell how many heads there
+are: the metadata of files that are written here do.
 """
 
 import collections
@@ -11,9 +11,16 @@ from collections.abc import Iterable
 import numpy as np
 
 from mixer.models.vit import VARIANTS
-from mixer.weights.architecture import Shapes, check_shapes
-from mixer.weights.naming import Flat, Found, Read, dimension, refuse
-from mixer.weights.vit import ATTENTION, MODEL, POSITIONS, expected_shapes
+from mixer.weights.naming import Flat, Found, Read, dimension, refusal, refuse, refuse_gated
+from mixer.weights.shapes import Shapes, check_shapes
+from mixer.weights.vit import (
+    ATTENTION,
+    FIXED_POSITIONS,
+    MODEL,
+    POSITIONS,
+    expected_shapes,
+    is_square,
+)
 
 _TIMM_MODULES = {
     "embedding": "patch_embed.proj",
@@ -41,27 +48,33 @@ _UNSUPPORTED = {  # pattern of a name -> what it is a part of
     r"^fc_norm\.": "one that normalises after pooling (fc_norm)",
     r"^(norm_pre|patch_embed\.norm)\.": "one that normalises the patches",
     r"^attn_pool\.": "one that pools by attention",
-    r"^blocks\.\d+\.ls[12]\.": "one with layer scale",
+    r"^blocks\.\d+\.(ls[12]\.|gamma_?[12]$)": "one with layer scale",
     r"^blocks\.\d+\.attn\.[qk]_norm\.": "one that normalises queries and keys",
-    r"^(blocks\.\d+\.attn\.)?rel": "one with relative positions",
+    r"^blocks\.\d+\.(attn|mlp)\.norm\.": "one that normalises within attention or MLPs",
+    r"^blocks\.\d+\.attns\.": "one with parallel blocks",
+    r"^blocks\.\d+\.mlp\.(fc1_[gx]|w12|w3)\.": "one with gated MLPs (SwiGLU)",
+    r"^(blocks\.\d+\.attn\.)?(rel|rope)": "one with relative positions",
 }
+_QKV_WEIGHT = re.compile(r"blocks\.\d+\.(attn|attns\.\d+\.attn)\.qkv\.weight", re.A)
 
 
 def is_timm(names: Iterable[str]) -> bool:
     """True if a .safetensors with these names holds a ViT, also one that is not supported."""
-    return any(re.fullmatch(r"blocks\.\d+\.attn\.qkv\.weight", name) for name in names)
+    return any(_QKV_WEIGHT.fullmatch(name) for name in names)
 
 
-def from_timm(shapes: Shapes, read: Read, num_heads: int | None = None) -> Flat:
+def from_timm(shapes: Shapes, read: Read, num_heads: object = None) -> Flat:
     """Returns the parameters by released name; see `mixer.weights.naming` for the arguments.
 
-    Without `num_heads`, it is that of the sizes with this width.
+    `num_heads` is what the file records. Without it, it is that of the named sizes with the widths
+    of this model.
 
     Raises:
       ValueError: they are not exactly those of one ViT, it is not a plain one, or the number of
-        heads is unknown.
+        heads is unknown, or none that is possible.
     """
     refuse(shapes, _UNSUPPORTED, MODEL)
+    refuse_gated(shapes, "blocks.0.mlp", MODEL)
     expected = expected_shapes(_find(shapes, num_heads))
     timm_shapes = {_timm_name(name): _timm_shape(name, shape) for name, shape in expected.items()}
     check_shapes(shapes, timm_shapes, MODEL)
@@ -82,40 +95,54 @@ def to_timm(params: Flat) -> Flat:
     }
 
 
-def _find(shapes: Shapes, num_heads: int | None) -> Found:
+def _find(shapes: Shapes, num_heads: object) -> Found:
     def size(name: str, axis: int) -> int:
         return dimension(shapes, name, axis, MODEL)
 
-    width, is_token = size("patch_embed.proj.weight", 0), "cls_token" in shapes
-    if num_heads is None:
-        num_heads = _heads_of_width(width)
-    elif num_heads < 1 or width % num_heads:
-        raise ValueError(
-            f"Expected num_heads to divide the width {width}; got {num_heads}. Correct it."
-        )
+    width, mlp_dim = size("patch_embed.proj.weight", 0), size("blocks.0.mlp.fc1.weight", 0)
     blocks = {name.split(".")[1] for name in shapes if name.startswith("blocks.")}
     representation = "pre_logits.fc.bias"
+    is_token = "cls_token" in shapes
     fields = dict(
         num_classes=size("head.bias", 0) if "head.bias" in shapes else 0,
         num_blocks=len(blocks),
         patch_size=size("patch_embed.proj.weight", -1),
         hidden_dim=width,
-        mlp_dim=size("blocks.0.mlp.fc1.weight", 0),
-        num_heads=num_heads,
+        mlp_dim=mlp_dim,
+        num_heads=_num_heads(num_heads, width, mlp_dim),
         pool="token" if is_token else "gap",
         representation_size=size(representation, 0) if representation in shapes else 0,
     )
-    return Found(fields, size("pos_embed", 1) - is_token)
+    return Found(fields, _num_patches(shapes, is_token))
 
 
-def _heads_of_width(width: int) -> int:
-    known = {fields["hidden_dim"]: fields["num_heads"] for fields in VARIANTS.values()}
-    if width not in known:
+def _num_patches(shapes: Shapes, is_token: bool) -> int:
+    if "pos_embed" not in shapes:
+        raise refusal(FIXED_POSITIONS, "no 'pos_embed'", MODEL)
+    positions = dimension(shapes, "pos_embed", 1, MODEL)
+    if is_token and is_square(positions) and not is_square(positions - 1):
+        kind = "one whose class token has no position (no_embed_class)"
+        raise refusal(kind, f"pos_embed {shapes['pos_embed']}", MODEL)
+    return positions - is_token
+
+
+def _num_heads(recorded: object, width: int, mlp_dim: int) -> int:
+    if recorded is None:
+        sizes = VARIANTS.values()
+        known = {(size["hidden_dim"], size["mlp_dim"]): size["num_heads"] for size in sizes}
+        if (width, mlp_dim) in known:
+            return known[width, mlp_dim]
         raise ValueError(
-            f"Expected a width of {', '.join(map(str, known))}, of which the number of heads is "
-            f"known, as timm's files do not tell it; got {width}. Use a .npz, or give num_heads."
+            f"Expected the file to record num_heads, as its arrays do not tell it and no named "
+            f"size has hidden_dim {width} and mlp_dim {mlp_dim}; got no such entry in its "
+            'metadata. Add it: safetensors.numpy.save_file(tensors, path, {"num_heads": "12"}).'
         )
-    return known[width]
+    if type(recorded) is not int or recorded < 1 or width % recorded:
+        raise ValueError(
+            f"Expected num_heads in the file's metadata to be an integer that divides the width "
+            f"{width}; got {recorded!r}. Correct it."
+        )
+    return recorded
 
 
 def _timm_name(name: str) -> str:

@@ -236,3 +236,32 @@ def test_a_conversion_says_what_the_file_does_not_record(call, weights, tmp_path
         printed = call("convert_weights.py", source, tmp_path / output)
         assert printed.rstrip().endswith(note)
         assert (tmp_path / output).is_file()
+
+
+def test_every_family_converts_to_what_it_has_a_naming_in(call, tmp_path, capsys):
+    golden = ROOT / "tests" / "golden"
+    for name in ("vit_tiny.npz", "timm_gmlp_tiny.safetensors", "bit_tiny.npz"):
+        printed = call("convert_weights.py", golden / name, tmp_path / name, "--overwrite")
+        assert f"Wrote {tmp_path / name}, " in printed
+        assert "\n  classes      10\n" in printed
+    printed = call("convert_weights.py", golden / "vit_tiny.npz", tmp_path / "v.safetensors")
+    assert printed.endswith(" bytes.\n")  # which records the GELU
+    printed = call("convert_weights.py", tmp_path / "v.safetensors", tmp_path / "exact.npz")
+    assert printed.endswith(" bytes.\n")  # tanh, as usual
+    exact = [tmp_path / "v.safetensors", tmp_path / "exact.npz", "--overwrite", "--gelu=exact"]
+    assert call("convert_weights.py", *exact).endswith("does not record: --gelu=exact\n")
+    written = sorted(os.listdir(tmp_path))
+    for source, output, message in (
+        ("bit_tiny.npz", "b.safetensors", "Expected .npz for the weights of a BiT-ResNet; got .s"),
+        ("bit_tiny.npz", "b.npz --gelu=tanh", "of BitResNet, which has none. Leave out --gelu"),
+        (
+            "vit_tiny.npz",
+            "v.npz --image_size=31",
+            "multiples of 8. Expected 8, 16, 24, ...; got 31",
+        ),
+        ("timm_gmlp_tiny.safetensors", "g.npz --image_size=64", "A gMLP has one resolution"),
+    ):
+        output, *flags = output.split()
+        with pytest.raises(ValueError, match=message):
+            call("convert_weights.py", golden / source, tmp_path / output, *flags)
+    assert sorted(os.listdir(tmp_path)) == written

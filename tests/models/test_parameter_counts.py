@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from mixer.models import MODELS, build_model
-from mixer.weights.architecture import flat_shapes
 from mixer.weights.naming import Found
+from mixer.weights.shapes import flat_shapes
 from tests.models.tiny import tiny_model
 from tests.weights.family_files import WEIGHTS
 

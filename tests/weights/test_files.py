@@ -1,6 +1,5 @@
 """Loading and saving: golden outputs, round trips, what is refused and what stays untouched."""
 
-import dataclasses
 import os
 import pathlib
 import subprocess
@@ -16,7 +15,8 @@ import safetensors.numpy
 
 from mixer.models import build_model
 from mixer.weights import load_params, save_params
-from mixer.weights.architecture import architecture_of, flat_shapes
+from mixer.weights.mixer import find
+from mixer.weights.shapes import flat_shapes
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 FILES = ["mixer_tiny.npz", "mixer_tiny_legacy.npz", "timm_mixer_tiny.safetensors"]
@@ -29,10 +29,10 @@ def load_flat(path):
 @pytest.mark.parametrize("name", FILES)
 def test_golden_logits_and_pre_logits(name):
     params = load_params(GOLDEN / name)
-    fields = dataclasses.asdict(architecture_of(flat_shapes(params)))
-    assert fields.pop("num_tokens") == 16
+    found = find(flat_shapes(params))
+    assert found.num_tokens == 16
     is_timm = name.startswith("timm")
-    model = build_model("mixer", gelu_approximate=not is_timm, **fields)
+    model = build_model("mixer", gelu_approximate=not is_timm, **found.fields)
     io = np.load(GOLDEN / ("timm_mixer_tiny.io.npz" if is_timm else "mixer_tiny.io.npz"))
     logits = model.apply({"params": params}, io["images"])
     pre_logits = model.clone(num_classes=0).apply({"params": params}, io["images"])

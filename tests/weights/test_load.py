@@ -10,9 +10,10 @@ from mixer.data.datasets import open_dataset
 from mixer.models.mixer import MlpMixer
 from mixer.reporting.metrics import read_metrics
 from mixer.train_loop import train
-from mixer.weights import load, load_params, save_params
+from mixer.weights import load_params, save_params, weights
 from mixer.weights.eval_recipe import EvalRecipe
-from mixer.weights.load import load_model, load_weights, resized_params
+from mixer.weights.load import LoadedModel, load_model
+from mixer.weights.weights import load_weights, resized_params
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 TINY = str(GOLDEN / "mixer_tiny.npz")
@@ -23,7 +24,7 @@ def golden() -> dict[str, np.ndarray]:
     return dict(np.load(GOLDEN / "mixer_tiny.io.npz"))
 
 
-def logits_of(loaded: load.LoadedModel, images: np.ndarray) -> np.ndarray:
+def logits_of(loaded: LoadedModel, images: np.ndarray) -> np.ndarray:
     return np.asarray(loaded.model.apply({"params": loaded.params}, images))
 
 
@@ -78,8 +79,8 @@ def decode(png: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("entry", ["sam/Mixer-B_16", "timm/mixer_b16_224.miil_in21k_ft_in1k"])
 def test_the_catalogue_decides_gelu_and_range_of_the_images(entry, golden, monkeypatch):
-    monkeypatch.setattr(load, "fetch", lambda name: {entry: pathlib.Path(TINY)}[name])
-    published = load.CATALOGUE[entry]
+    monkeypatch.setattr(weights, "fetch", lambda name: {entry: pathlib.Path(TINY)}[name])
+    published = weights.CATALOGUE[entry]
     loaded = load_model(entry)
     assert loaded.model.gelu_approximate is published.gelu_approximate
     # The file, used directly on images in the range that the catalogue gives.
@@ -116,9 +117,9 @@ def test_what_are_no_weights_is_refused(source, message):
 
 @pytest.mark.parametrize("size", [0, -16, 24, 8])
 def test_a_size_that_is_no_multiple_is_refused(size):
-    weights = load_weights(TINY)
+    tiny = load_weights(TINY)
     with pytest.raises(ValueError, match=f"images of 16 pixels .* 16, 32, 48, ...; got {size}"):
-        resized_params(weights, size)
+        resized_params(tiny, size)
 
 
 def test_an_unknown_gelu_is_refused():
@@ -127,7 +128,7 @@ def test_an_unknown_gelu_is_refused():
 
 
 def test_params_are_not_changed_by_resizing():
-    weights = load_weights(TINY)
-    before = jax.tree.map(np.copy, weights.params)
-    resized_params(weights, 48)
-    jax.tree.map(np.testing.assert_array_equal, weights.params, before)
+    tiny = load_weights(TINY)
+    before = jax.tree.map(np.copy, tiny.params)
+    resized_params(tiny, 48)
+    jax.tree.map(np.testing.assert_array_equal, tiny.params, before)

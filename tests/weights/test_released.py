@@ -5,7 +5,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from mixer.weights import load_params, read_params
+from mixer.weights import load_params
+from mixer.weights.files import read_file
 
 
 def load_flat(path):
@@ -17,7 +18,7 @@ def check_loads_as_the_golden_file(write_npz, arrays, assert_same_bits):
     def check(changed, description):
         path = write_npz(changed)
         assert_same_bits(load_flat(path), arrays)
-        assert read_params(path)[1] == description
+        assert read_file(path).description == description
 
     return check
 

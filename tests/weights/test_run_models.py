@@ -16,9 +16,10 @@ from mixer.models import MODELS
 from mixer.models import mixer as mixer_module
 from mixer.models import mlp as mlp_module
 from mixer.train_loop import Training, create_training
-from mixer.weights import load, save_params
-from mixer.weights.load import initial_params, load_model, load_weights, lost_in_files
+from mixer.weights import save_params, weights
+from mixer.weights.load import initial_params, load_model, lost_in_files
 from mixer.weights.rebuild import deciding_fields
+from mixer.weights.weights import load_weights
 
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32)
 
@@ -122,18 +123,18 @@ def test_fine_tuning_needs_every_option_that_decides_what_the_weights_compute(sa
 
 def test_what_a_file_does_not_record_is_said(save_run, tmp_path):
     workdir, *_ = save_run(gelu_approximate=False)
-    weights = load_weights(workdir)
+    run = load_weights(workdir)
     names = "To use it, add what it does not record: --gelu=exact --class_names=FILE"
     expected = f"{names} --crop=resize_crop --eval_resize=16"  # the paper's: resmall_crop, 18
-    assert lost_in_files(weights, 32) == expected.replace("16", "32")
-    recipe = dataclasses.replace(weights.recipe, crop="resmall_crop", resize=18)
-    assert lost_in_files(dataclasses.replace(weights, recipe=recipe), 16) == names
-    assert lost_in_files(weights, 16) == expected
-    save_params(tmp_path / "w.npz", weights.params)
+    assert lost_in_files(run, 32, ".npz") == expected.replace("16", "32")
+    recipe = dataclasses.replace(run.recipe, crop="resmall_crop", resize=18)
+    assert lost_in_files(dataclasses.replace(run, recipe=recipe), 16, ".npz") == names
+    assert lost_in_files(run, 16, ".npz") == expected
+    save_params(tmp_path / "w.npz", run.params)
     loaded = load_model(str(tmp_path / "w.npz"))
     assert "w.npz does not record the type of GELU: the tanh" in loaded.assumed
     assert "--gelu=exact" in loaded.assumed
-    assert lost_in_files(load_weights(str(tmp_path / "w.npz")), 16) == ""
+    assert lost_in_files(load_weights(str(tmp_path / "w.npz")), 16, ".npz") == ""
     exact = load_model(str(tmp_path / "w.npz"), gelu="exact")
     assert exact.assumed == ""
     assert deciding_fields(exact.model) == deciding_fields(load_model(workdir).model)
@@ -142,7 +143,7 @@ def test_what_a_file_does_not_record_is_said(save_run, tmp_path):
 def test_what_no_file_could_record_is_not_written_to_one(save_run):
     workdir, *_ = save_run(name="later", activation="relu")
     with pytest.raises(ValueError, match="got one with activation=relu, which no file records"):
-        lost_in_files(load_weights(workdir), 16)
+        lost_in_files(load_weights(workdir), 16, ".npz")
 
 
 @pytest.mark.parametrize(
@@ -161,21 +162,21 @@ def test_what_no_file_could_record_is_not_written_to_one(save_run):
 )
 def test_a_config_that_does_not_fit_its_arrays_is_refused(changes, message, save_run, monkeypatch):
     workdir, *_ = save_run()
-    read = load.read_checkpoint
+    read = weights.read_checkpoint
 
     def other(path: pathlib.Path) -> tuple[dict, dict]:
         params, meta = read(path)
         meta["config"]["model"].update(changes)
         return params, meta
 
-    monkeypatch.setattr(load, "read_checkpoint", other)
+    monkeypatch.setattr(weights, "read_checkpoint", other)
     with pytest.raises(ValueError, match=message):
         load_model(workdir)
 
 
 def test_a_checkpoint_that_is_not_finite_is_named(save_run, monkeypatch):
     workdir, *_ = save_run()
-    read = load.read_checkpoint
+    read = weights.read_checkpoint
 
     def diverged(path: pathlib.Path) -> tuple[dict, dict]:
         params, meta = read(path)
@@ -183,7 +184,7 @@ def test_a_checkpoint_that_is_not_finite_is_named(save_run, monkeypatch):
         params["MixerBlock_1"]["LayerNorm_0"]["bias"] = bias
         return params, meta
 
-    monkeypatch.setattr(load, "read_checkpoint", diverged)
+    monkeypatch.setattr(weights, "read_checkpoint", diverged)
     with pytest.raises(
         ValueError, match=r"Cannot load .*run/checkpoints/1. .* MixerBlock_1/LayerNorm_0/bias \(16"
     ):

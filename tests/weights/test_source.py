@@ -7,8 +7,9 @@ import tarfile
 import numpy as np
 import pytest
 
-from mixer.weights.load import load_model, load_weights
+from mixer.weights.load import load_model
 from mixer.weights.source import locate
+from mixer.weights.weights import load_weights
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
@@ -81,6 +82,6 @@ def test_a_published_file_that_is_damaged_says_what_to_remove(tmp_path, monkeypa
     arrays = dict(np.load(GOLDEN / "mixer_tiny.npz"))
     arrays["head/bias"][0] = np.nan
     np.savez(path, **arrays)
-    monkeypatch.setattr("mixer.weights.load.fetch", lambda name: path)
+    monkeypatch.setattr("mixer.weights.weights.fetch", lambda name: path)
     with pytest.raises(ValueError, match=f"head/bias .1 of 7.*To download it again, remove {path}"):
         load_weights("sam/Mixer-B_16")

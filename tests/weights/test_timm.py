@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mixer.weights import load_params, read_params, save_params
+from mixer.weights import load_params, save_params
+from mixer.weights.files import read_file
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 
@@ -81,9 +82,9 @@ def test_a_file_without_a_head(tensors, path, tmp_path, assert_same_bits):
 def test_what_wrappers_put_before_all_names_is_left_out(prefix, tensors, path, assert_same_bits):
     plain = load_params(GOLDEN / "timm_mixer_tiny.safetensors")
     safetensors.numpy.save_file({prefix + name: t for name, t in tensors.items()}, path)
-    params, description = read_params(path)
-    assert description == f".safetensors in timm's naming, below {prefix}"
-    assert_same_bits(*(flax.traverse_util.flatten_dict(p, sep="/") for p in (params, plain)))
+    file = read_file(path)
+    assert file.description == f".safetensors in timm's naming, below {prefix}"
+    assert_same_bits(*(flax.traverse_util.flatten_dict(p, sep="/") for p in (file.params, plain)))
 
 
 def test_two_models_in_one_file_are_not_mixed(tensors, path):

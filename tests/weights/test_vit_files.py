@@ -86,17 +86,29 @@ def test_positions_of_the_latest_vit_files_are_without_the_class_token(assert_sa
 
 
 def test_the_heads_of_a_vit_in_timm_are_those_of_its_size():
-    shapes = vit.expected_shapes(vit.find(shapes_of(params_of("vit_tiny"))))
-    tensors = vit_timm.to_timm(
-        {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    )
-    with pytest.raises(ValueError, match="a width of 192, 384, 768, 1024, 1280.*got 32.*num_heads"):
+    tensors = vit_timm.to_timm(params_of("vit_tiny"))
+    with pytest.raises(
+        ValueError, match="to record num_heads, .* hidden_dim 32 and mlp_dim 64; go"
+    ):
         converted(vit_timm.from_timm, tensors)
-    with pytest.raises(ValueError, match="num_heads to divide the width 32; got 5"):
-        converted(vit_timm.from_timm, tensors, num_heads=5)
     found = vit.find(shapes_of(params_of("vit_tiny")))
-    wide = Found({**found.fields, "hidden_dim": 192, "num_heads": 3}, found.num_tokens)
-    params = {name: np.ones(shape, np.float32) for name, shape in vit.expected_shapes(wide).items()}
-    again = converted(vit_timm.from_timm, vit_timm.to_timm(params))
-    assert shapes_of(again) == shapes_of(params)
-    assert vit.find(shapes_of(again)) == wide
+    for mlp_dim in (768, 64):
+        sizes = {**found.fields, "hidden_dim": 192, "mlp_dim": mlp_dim, "num_heads": 3}
+        tiny = Found(sizes, found.num_tokens)
+        shapes = vit.expected_shapes(tiny)
+        params = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+        tensors = vit_timm.to_timm(params)
+        if mlp_dim == 64:  # no named size has these widths
+            with pytest.raises(ValueError, match="hidden_dim 192 and mlp_dim 64; got no such"):
+                converted(vit_timm.from_timm, tensors)
+        else:
+            again = converted(vit_timm.from_timm, tensors)
+            assert shapes_of(again) == shapes
+            assert vit.find(shapes_of(again)) == tiny
+
+
+@pytest.mark.parametrize("value", [5, 0, -4, 4.0, True, "4 heads", [4]])
+def test_a_number_of_heads_that_cannot_be_is_refused(value):
+    tensors = vit_timm.to_timm(params_of("vit_tiny"))
+    with pytest.raises(ValueError, match="metadata to be an integer that divides the width 32; go"):
+        converted(vit_timm.from_timm, tensors, num_heads=value)
