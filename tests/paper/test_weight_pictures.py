@@ -14,7 +14,7 @@ from tests.test_scripts import ROOT, run
 def gratings() -> np.ndarray:
     """Returns 6 units [14, 14] of increasing frequency, each followed by its negative."""
     row, column = np.mgrid[:14, :14]
-    phases = [2 * np.pi * k * (row + column) / 28 for k in (1, 2, 3, 4, 5, 6)]
+    phases = [2 * np.pi * k * (row + column) / 14 for k in (1, 2, 3, 4, 5, 6)]
     return np.stack([sign * np.cos(phase) for phase in phases for sign in (1, -1)])
 
 
