@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from mixer.batch import HostBatch
 from mixer.config import ConfigReader, check_config, count_steps
 from mixer.data.table import DATASETS, num_examples
+from mixer.evaluation.few_shot import FewShot, check_splits
 from mixer.losses import LOSSES, Loss
 from mixer.optimizer import create_adam, create_momentum, create_schedule, create_staircase
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows
@@ -61,6 +62,7 @@ class Data:
     fingerprints: dict[str, str]  # split -> hash
     train_batches: Callable[..., Iterator[HostBatch]]  # (first_step, on_damage), endless
     eval_batches: dict[str, Callable[[], Iterator[HostBatch]]]  # split -> one pass
+    few_shot: FewShot | None
 
 
 def build_run(config: ConfigDict) -> tuple[RunOptions, Mesh, Data]:
@@ -137,6 +139,7 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
     """
     # They import TensorFlow, which the model, the step and the benchmarks do without.
     from mixer.data import datasets, input_pipeline, preprocess
+    from mixer.data.datasets import Dataset
     from mixer.data.order import ExampleOrder
 
     open_split = functools.partial(
@@ -161,9 +164,10 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
     eval_preprocess = preprocess.make_eval_preprocess(
         size=cfg.image_size, crop=cfg.eval_crop, resize=cfg.eval_resize
     )
-    eval_batches = {
-        name: input_pipeline.EvalInput(
-            open_split(split),
+
+    def one_pass(dataset: Dataset) -> Callable[[], Iterator[HostBatch]]:
+        return input_pipeline.EvalInput(
+            dataset,
             eval_preprocess,
             batch_size=cfg.batch_size,
             rows=rows,
@@ -171,8 +175,7 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
             cache=cfg.cache_eval,
             on_damage=print if cfg.replace_damaged else None,
         ).one_pass
-        for name, split in dict(**cfg.eval_splits).items()
-    }
+
     return Data(
         num_classes=train_set.num_classes,
         class_names=train_set.class_names,
@@ -180,8 +183,24 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
         num_examples=len(train_set.records),
         fingerprints={cfg.train_split: train_set.records.fingerprint()},
         train_batches=train_input.from_step,
-        eval_batches=eval_batches,
+        eval_batches={
+            name: one_pass(open_split(split)) for name, split in dict(**cfg.eval_splits).items()
+        },
+        few_shot=_few_shot(dict(**cfg.few_shot), cfg.data_dir, one_pass),
     )
+
+
+def _few_shot(keys: dict[str, Any], data_dir: str, one_pass: Callable[..., Any]) -> FewShot | None:
+    """Returns the images of the probe; `one_pass` makes batches of a dataset."""
+    from mixer.data.datasets import open_dataset
+
+    name, splits = keys["dataset"], (keys["train_split"], keys["test_split"])
+    if not name:
+        return None
+    train, test = (open_dataset(name, split, data_dir) for split in splits)
+    given = [f"few_shot.{key}={keys[key]}" for key in ("train_split", "test_split")]
+    check_splits(train, test, name, given)
+    return FewShot(train.num_classes, keys["shots"], one_pass(train), one_pass(test))
 
 
 def _train_crop(cfg: ConfigReader, size: int) -> Any:

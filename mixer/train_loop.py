@@ -22,7 +22,7 @@ from mixer.checkpoint.restore import check_free, restore_newest
 from mixer.checkpoint.resume import check_resumed
 from mixer.checkpoint.save import Checkpoints
 from mixer.config import check_config
-from mixer.evaluation.classification import evaluate, jit_eval_step
+from mixer.evaluation.in_training import EvalSteps, evaluate_all, jit_eval_steps
 from mixer.flops import train_flops_per_image
 from mixer.models import build_model
 from mixer.reporting.run_log import RunLog
@@ -46,7 +46,7 @@ class Training:
     abstract_state: TrainState
     init_state: Callable[[Params], TrainState]  # pre-trained parameters ({}: none) -> first state
     train_step: Any  # jitted
-    eval_step: Any  # jitted
+    eval_steps: EvalSteps
 
 
 def train(
@@ -132,7 +132,7 @@ def create_training(options: RunOptions, mesh: Mesh) -> Training:
         abstract_state=abstract_state,
         init_state=init_state,
         train_step=jit_train_step(train_step, abstract_state),
-        eval_step=jit_eval_step(model, options.loss, options.num_classes, mesh),
+        eval_steps=jit_eval_steps(model, options.loss, options.num_classes, mesh),
     )
 
 
@@ -156,15 +156,14 @@ def _loop(
         while True:
             if _is_due(step, options.eval_every, options) and not log.is_evaluated(step):
                 with log.pause():
-                    results = {
-                        split: evaluate(
-                            training.eval_step,
-                            state.eval_params,
-                            preemption.interruptible(one_pass()),
-                            training.batch_sharding,
-                        )
-                        for split, one_pass in data.eval_batches.items()
-                    }
+                    results = evaluate_all(
+                        training.eval_steps,
+                        state.eval_params,
+                        data.eval_batches,
+                        data.few_shot,
+                        training.batch_sharding,
+                        preemption.interruptible,
+                    )
                     checkpoints.record_scores(step, log.add_evaluations(step, results))
             if checkpoints.is_due(step, _is_due(step, options.checkpoint_every, options)):
                 with log.pause():  # raises on non-finite metrics, so a bad state is never saved

@@ -37,7 +37,7 @@ from mixer.models.vit import POOLS
 from mixer.optimizer import DECAYS, MOMENT_DTYPES
 from mixer.runtime import command
 from mixer.weights.catalogue import CATALOGUE
-from tests.models.tiny import TINY, digits_config
+from tests.models.tiny import EXPERIMENTS, TINY, digits_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
@@ -102,7 +102,7 @@ def all_configs() -> list[dict[str, object]]:
     for module in config_modules().values():
         found += map(module.get_config, getattr(module, "SIZES", []))
     found += map(config_modules()["finetune"].get_config, FINETUNING)
-    found += map(digits_config, TINY)
+    found += map(digits_config, TINY | EXPERIMENTS)
     return [flat(config) for config in found]
 
 

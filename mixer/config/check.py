@@ -82,6 +82,13 @@ def _check_relations(values: Mapping[str, Any]) -> None:
         )
     best_by = values["best_by"]
     splits = [key.partition(".")[2] for key in values if key.startswith("eval_splits.")]
+    if values["few_shot.dataset"]:
+        if "few_shot" in splits:
+            raise ValueError(
+                "Expected another name than few_shot in eval_splits: it is that of the probe's "
+                "scores."
+            )
+        splits.append("few_shot")
     scores = [f"{split}/top1" for split in splits]
     if best_by and best_by not in scores:
         raise unknown_name("score best_by", best_by, scores)
@@ -133,7 +140,7 @@ def same_evaluation(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
         {
             key: value
             for key, value in (defaults | dict(flatten(config))).items()
-            if key in _EVALUATED or (key.startswith("eval_") and key != "eval_every")
+            if key in _EVALUATED or (key.startswith(("eval_", "few_shot.")) and key != "eval_every")
         }
         for config in (old, new)
     )

@@ -22,6 +22,15 @@ DATA = {
     "eval_splits.NAME": Key(
         str, "; a TFDS split", "evaluates that split as `NAME`; add as many as you like"
     ),
+    "few_shot.dataset": _free(
+        str,
+        "; empty, or as `dataset`",
+        "with every evaluation, a linear probe of the features on this dataset; empty = none",
+        "section 3.1, Figures 2 and 4",
+    ),
+    "few_shot.train_split": _free(str, "; a TFDS split", "the images that it is fitted to"),
+    "few_shot.test_split": _free(str, "; a TFDS split", "the images of its score, `few_shot/top1`"),
+    "few_shot.shots": _free(int, "1 <= x <= 1000000", "training images of each class", "5"),
     "label_key": Key(
         str,
         "; a feature of the dataset",

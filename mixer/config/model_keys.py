@@ -7,11 +7,15 @@ from mixer.config.key import Key
 _free = functools.partial(Key, is_free=True)
 _optional = functools.partial(Key, is_optional=True)
 _CODE = "authors' public code"
-_WITH_MLP = ("mixer", "vit", "gmlp")  # families that are made of MLPs
+# Families that are made of MLPs.
+_WITH_MLP = ("mixer", "vit", "gmlp", "permuted_mixer", "mixer_variant")
 
 MODEL = {
     "model.name": Key(
-        str, "mixer, vit, bit, gmlp", "the family, a key of `MODELS` in `mixer/models/__init__.py`"
+        str,
+        "mixer, vit, bit, gmlp, permuted_mixer, permuted_bit, mixer_variant",
+        "the family, a key of `MODELS` in `mixer/models/__init__.py`; the last three are of "
+        "experiments",
     ),
     "model.variant": _optional(
         str,
@@ -57,6 +61,38 @@ MODEL = {
         "v2, v1",
         "of `bit`: normalised before the convolutions, as in the BiT paper, or after them",
         _CODE,
+    ),
+    "model.permutation": _optional(
+        str,
+        "patches, pixels",
+        "of `permuted_mixer` and `permuted_bit`: patches and the pixels in each, or all pixels",
+        "Figure 4",
+    ),
+    "model.permuted_patch_size": _optional(
+        int,
+        "1 <= x <= 8192",
+        "side of the permuted patches of `permuted_bit` in pixels",
+        "Figure 4",
+    ),
+    "model.token_mixing": _optional(
+        str,
+        "untied, grouped, views, pyramid",
+        "of `mixer_variant`: an MLP per channel; over neighbouring channels at once; over linear "
+        "views of them; to fewer tokens",
+        "Appendix A.1",
+    ),
+    "model.groups": _optional(
+        int,
+        "1 <= x <= 131072; divides `hidden_dim`",
+        "groups or views of `mixer_variant`",
+        "Appendix A.1",
+    ),
+    "model.halved_after": _optional(
+        tuple,
+        "0 <= x <= 1000",
+        "blocks of `mixer_variant`, from 0, whose token mixing halves the tokens",
+        "Appendix A.1",
+        is_ints=True,
     ),
     "model.gelu_approximate": _optional(
         bool,

@@ -26,6 +26,7 @@ def base_config() -> ConfigDict:
             "keep_checkpoints": 2,
             "keep_every": 0,
             "best_by": "",
+            "few_shot": {"dataset": "", "train_split": "train", "test_split": "test", "shots": 5},
             "watchdog_seconds": 1800,
             "seed": 0,
             "train_fraction": 1.0,

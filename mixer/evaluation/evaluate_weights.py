@@ -12,7 +12,6 @@ import rich.console
 import rich.progress
 from jax.sharding import Mesh
 
-from mixer.data.overlap import count_shared
 from mixer.evaluation import few_shot
 from mixer.evaluation.class_names import match_classes
 from mixer.evaluation.classification import evaluate, jit_eval_step
@@ -143,22 +142,10 @@ def evaluate_few_shot(
     sharding = batch_sharding(mesh)
     train_set, train_batches_of = _open(loaded, images, train_split, mesh)
     test_set, test_batches_of = _open(loaded, images, images.split, mesh)
-    names, test_names = train_set.class_names, test_set.class_names
-    if shared := count_shared(train_set.pieces, test_set.pieces):
-        raise ValueError(
-            f"Expected training images of the probe that are not among the test images; "
-            f"--few_shot_train_split={train_split} and --split={images.split} of {images.dataset} "
-            f"share {shared:,}. Name splits that do not overlap, such as "
-            "--few_shot_train_split='train[:90%]' --split='train[90%:]'."
-        )
-    if test_names != names:
-        raise ValueError(
-            f"Expected the same classes in {train_split} and {images.split} of {images.dataset}; "
-            f"got {len(names):,} and {len(test_names):,}, or another order. Use other splits."
-        )
-    num_classes = len(names)
-    step = few_shot.make_features_step(loaded.model)
-    step = jax.jit(step, out_shardings=replicated(mesh))
+    flags = f"--few_shot_train_split={train_split}", f"--split={images.split}"
+    few_shot.check_splits(train_set, test_set, images.dataset, flags)
+    num_classes = len(train_set.class_names)
+    step = few_shot.jit_features_step(loaded.model, mesh)
     params = jax.device_put(loaded.params, replicated(mesh))
     for crop, train_batches in train_batches_of.items():
         train = few_shot.compute_features(step, params, train_batches, sharding)

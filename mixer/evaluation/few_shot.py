@@ -11,19 +11,24 @@ penalty, the constant feature, the standardisation and the choice of images by s
 authors' public evaluation code.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
-from mixer.batch import normalize_images
+from mixer.batch import HostBatch, normalize_images
+from mixer.data.overlap import count_shared
 from mixer.evaluation.classification import check_outputs
-from mixer.sharding import to_global
+from mixer.sharding import replicated, to_global
+
+if TYPE_CHECKING:
+    from mixer.data.datasets import Dataset
 
 L2 = 2.0**10
 SEEDS = (0, 1, 2)
@@ -32,6 +37,16 @@ SEEDS = (0, 1, 2)
 _CONSTANT = 100.0
 
 FeaturesStep = Callable[[Any, dict[str, jax.Array]], tuple[jax.Array, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShot:
+    """What a probe during training is fitted to and scored on."""
+
+    num_classes: int
+    shots: int
+    train: Callable[[], Iterator[HostBatch]]  # one pass
+    test: Callable[[], Iterator[HostBatch]]
 
 
 class LinearProbe(NamedTuple):
@@ -54,6 +69,31 @@ def make_features_step(model: nn.Module) -> FeaturesStep:
     return features_step
 
 
+def jit_features_step(model: nn.Module, mesh: Mesh) -> FeaturesStep:
+    """Returns the jitted step of `make_features_step`, with its outputs replicated over `mesh`."""
+    return jax.jit(make_features_step(model), out_shardings=replicated(mesh))
+
+
+def check_splits(train: "Dataset", test: "Dataset", dataset: str, names: Sequence[str]) -> None:
+    """Raises ValueError unless a probe can be fitted to one and scored on the other.
+
+    They must have no image in common, and the same classes. `names` are where the two splits are
+    given, and as what: "--split=test".
+    """
+    if shared := count_shared(train.pieces, test.pieces):
+        raise ValueError(
+            f"Expected training images of the probe that are not among the test images; "
+            f"{' and '.join(names)} of {dataset} share {shared:,}. Name splits that do not "
+            "overlap, such as train[:90%] and train[90%:]."
+        )
+    if test.class_names != train.class_names:
+        raise ValueError(
+            f"Expected the same classes with {' and '.join(names)} of {dataset}; got "
+            f"{len(train.class_names):,} and {len(test.class_names):,}, or another order. Use "
+            "other splits."
+        )
+
+
 def compute_features(
     features_step: FeaturesStep,
     params: Any,
@@ -62,7 +102,7 @@ def compute_features(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the features `[n, C]` and labels `[n]` of all images that have a label.
 
-    `features_step` is from `make_features_step`, jitted with replicated outputs; `batches` hold
+    `features_step` is from `jit_features_step`; `batches` hold
     this process's part of each global batch. Only the features are kept in memory.
 
     Raises:
@@ -171,3 +211,24 @@ def few_shot_accuracy(
         predicted = jnp.argmax(probe_scores(probe, test_features), axis=-1)
         accuracies.append(np.mean(jax.device_get(predicted) == test_labels))
     return float(np.mean(accuracies))
+
+
+def evaluate_probe(
+    features_step: FeaturesStep,
+    params: Any,
+    images: FewShot,
+    sharding: NamedSharding,
+    guard: Callable[[Iterator[HostBatch]], Iterator[HostBatch]] = iter,
+) -> dict[str, float]:
+    """Returns `top1` in [0, 1] of a probe of the features, and the `count` of its test images.
+
+    Each pass over images goes through `guard`.
+
+    Raises:
+      ValueError: a class has too few training images.
+    """
+    train = compute_features(features_step, params, guard(images.train()), sharding)
+    check_shots(train[1], images.num_classes, images.shots)  # before the test images are read
+    test = compute_features(features_step, params, guard(images.test()), sharding)
+    top1 = few_shot_accuracy(train, test, num_classes=images.num_classes, shots=images.shots)
+    return {"top1": top1, "count": len(test[1])}

@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 
 from mixer.errors import unknown_name
-from mixer.models import bit, gmlp, mixer, vit
+from mixer.models import bit, gmlp, mixer, permuted, token_mixing_variants, vit
 
 # name -> (module, sizes)
 MODELS: dict[str, tuple[type[nn.Module], dict[str, dict[str, Any]]]] = {
@@ -15,6 +15,10 @@ MODELS: dict[str, tuple[type[nn.Module], dict[str, dict[str, Any]]]] = {
     "vit": (vit.VisionTransformer, vit.VARIANTS),
     "bit": (bit.BitResNet, bit.VARIANTS),
     "gmlp": (gmlp.Gmlp, gmlp.VARIANTS),
+    # Of experiments: Figure 4, and Appendix A.1.
+    "permuted_mixer": (permuted.PermutedMixer, mixer.VARIANTS),
+    "permuted_bit": (permuted.PermutedResNet, bit.VARIANTS),
+    "mixer_variant": (token_mixing_variants.MixerVariant, mixer.VARIANTS),
 }
 
 # name -> what papers call it, the part before the size: "ViT-B/16"

@@ -162,8 +162,8 @@ class RunLog:
         for split, result in results.items():
             scalars |= {f"{split}/{name}": value for name, value in result.items()}
             self.say(
-                f"step {step:,} | {split}: top-1 {result['top1']:.2%} of {result['count']:,} "
-                f"images, loss {result['loss']:.4f}"
+                f"step {step:,} | {split}: top-1 {result['top1']:.2%} of {result['count']:,} images"
+                + (f", loss {result['loss']:.4f}" if "loss" in result else "")
             )
         self._write(step, scalars)
         self._evaluated_step = step

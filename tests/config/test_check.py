@@ -17,7 +17,7 @@ from mixer.config.keys import KEYS, find_key
 from mixer.models.mixer import MlpMixer
 from mixer.runtime import command
 from mixer.train_loop import create_training
-from tests.models.tiny import TINY, digits_config
+from tests.models.tiny import EXPERIMENTS, TINY, digits_config
 
 # Written by hand: what the table of keys is compared with.
 ZERO_MEANS_OFF = {
@@ -45,7 +45,8 @@ def config_with(path: str, value: Any) -> ConfigDict:
         config = finetune.get_config("BiT-R50x1,digits")
     field = path.removeprefix("model.")
     if path != field and field not in ("name", "variant", *MlpMixer.__dataclass_fields__):
-        config = digits_config(next(family for family in TINY if field in TINY[family]))
+        families = TINY | EXPERIMENTS
+        config = digits_config(next(name for name in families if field in families[name]))
     with config.unlocked():
         if path.startswith("model.") and path not in KEYS:
             raise KeyError(path)

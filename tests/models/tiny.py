@@ -29,6 +29,22 @@ TINY: dict[str, dict[str, Any]] = {
     ),
 }
 
+_TINY_MIXER = dict(
+    num_blocks=2,
+    patch_size=4,
+    hidden_dim=16,
+    tokens_mlp_dim=8,
+    channels_mlp_dim=32,
+    gelu_approximate=True,
+    **_RANDOM,
+)
+# The same of the models of experiments.
+EXPERIMENTS: dict[str, dict[str, Any]] = {
+    "permuted_mixer": dict(permutation="patches", **_TINY_MIXER),
+    "permuted_bit": dict(permutation="patches", permuted_patch_size=4, **TINY["bit"]),
+    "mixer_variant": dict(token_mixing="pyramid", groups=2, halved_after=(1,), **_TINY_MIXER),
+}
+
 
 def tiny_model(family: str, **fields: Any) -> nn.Module:
     """Returns the tiny model, of 10 classes, with some fields replaced."""
@@ -52,5 +68,5 @@ def digits_config(family: str) -> ConfigDict:
     config = digits.get_config()
     common = ("head_bias_init", "dtype", "remat")
     kept = {name: config.model[name] for name in common}
-    config.model = ConfigDict({"name": family, **TINY[family], **kept})
+    config.model = ConfigDict({"name": family, **(TINY | EXPERIMENTS)[family], **kept})
     return config
