@@ -92,7 +92,7 @@ MODEL = {
         "0 <= x <= 1000",
         "blocks of `mixer_variant`, from 0, whose token mixing halves the tokens",
         "Appendix A.1",
-        is_ints=True,
+        items=int,
     ),
     "model.gelu_approximate": _optional(
         bool,
