@@ -258,6 +258,9 @@ def test_what_the_arrays_in_timms_files_do_not_tell_is_in_the_metadata(tmp_path,
         ({"num_heads": "5"}, "an integer that divides the width 32; got 5. Correct it"),
         ({"num_heads": "four"}, "an integer that divides the width 32; got 'four'"),
         ({"num_heads": "4", "gelu_approximate": "tanh"}, "be true or false; got 'tanh'. Correct"),
+        ({"num_heads": "9" * 10_000}, "divides the width 32; got '9999"),
+        ({"num_heads": "[" * 100_000}, r"divides the width 32; got '\[\[\["),
+        ({"num_heads": "4", "gelu_approximate": "0" * 10_000}, "true or false; got '0000"),
         ({"format": "pt"}, 'record num_heads, .* Add it: .*, {"num_heads": "12"}'),
         (None, "record num_heads, as its arrays do not tell it"),
     ):
@@ -265,5 +268,8 @@ def test_what_the_arrays_in_timms_files_do_not_tell_is_in_the_metadata(tmp_path,
         if message is None:
             assert load_model(str(path)).model.num_heads == 8
         else:
-            with pytest.raises(ValueError, match=f"Cannot load {path}. Expected .*{message}"):
+            with pytest.raises(
+                ValueError, match=f"Cannot load {path}. Expected .*{message}"
+            ) as error:
                 load_model(str(path))
+            assert len(str(error.value)) < 500
