@@ -59,7 +59,14 @@ def resized_params(weights: Weights, image_size: int) -> dict[str, Any]:
     """
     if not weights.found.num_tokens and image_size < 1:
         raise ValueError(f"Expected an image size of at least 1 pixel; got {image_size}.")
-    if image_size == weights.image_size or not weights.found.num_tokens:
+    if image_size == weights.image_size:
+        return weights.params
+    if (name := weights.model.get("name", weights.family)) not in FAMILIES:
+        raise ValueError(
+            f"Expected {weights.image_size} pixels, those of the run: the model {name} has no "
+            f"change of resolution; got {image_size}."
+        )
+    if not weights.found.num_tokens:
         return weights.params
     family, patch_size = FAMILIES[weights.family], weights.found.fields["patch_size"]
     if family.resize is None:
@@ -70,9 +77,10 @@ def resized_params(weights: Weights, image_size: int) -> dict[str, Any]:
     unit = weights.image_size if family.resizes_to_tiles else patch_size
     if image_size <= 0 or image_size % unit:
         sizes = ", ".join(str(unit * factor) for factor in (1, 2, 3))
+        exactly = "exactly " if family.resizes_to_tiles else ""
         raise ValueError(
             f"The weights are for images of {weights.image_size} pixels and can only be resized "
-            f"exactly to integer multiples of {unit}. Expected {sizes}, ...; got {image_size}."
+            f"{exactly}to integer multiples of {unit}. Expected {sizes}, ...; got {image_size}."
         )
     old, new = (size // patch_size for size in (weights.image_size, image_size))
     return family.resize(weights.params, (old, old), (new, new))
