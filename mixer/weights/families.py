@@ -114,6 +114,8 @@ FAMILIES = {
 }
 
 
+# Models with the arrays of a family, whose images are permuted in a way of their size.
+ONE_RESOLUTION = ("permuted_mixer", "permuted_bit")
 # Models whose arrays may look like those of a family, and compute something else.
 _NO_FAMILY = ("mixer_variant",)
 

@@ -11,7 +11,13 @@ from mixer.checkpoint.format import read_checkpoint
 from mixer.data.imagenet import imagenet_class_names
 from mixer.weights.catalogue import CATALOGUE, fetch
 from mixer.weights.eval_recipe import PAPER, EvalRecipe, recipe_of
-from mixer.weights.families import FAMILIES, family_like, family_of, find_architecture
+from mixer.weights.families import (
+    FAMILIES,
+    ONE_RESOLUTION,
+    family_like,
+    family_of,
+    find_architecture,
+)
 from mixer.weights.files import WeightsFile, read_file
 from mixer.weights.finite import check_finite
 from mixer.weights.naming import Found
@@ -61,7 +67,8 @@ def resized_params(weights: Weights, image_size: int) -> dict[str, Any]:
         raise ValueError(f"Expected an image size of at least 1 pixel; got {image_size}.")
     if image_size == weights.image_size:
         return weights.params
-    if (name := weights.model.get("name", weights.family)) not in FAMILIES:
+    name = weights.model.get("name", weights.family)
+    if weights.family not in FAMILIES or name in ONE_RESOLUTION:
         raise ValueError(
             f"Expected {weights.image_size} pixels, those of the run: the model {name} has no "
             f"change of resolution; got {image_size}."
