@@ -97,10 +97,13 @@ class SelfAttention(nn.Module):
             return jnp.swapaxes(y, 1, 2)  # [B, N, S, D]
 
         query, key, value = heads("query") * head_dim**-0.5, heads("key"), heads("value")
-        # Written to memory in `dtype`, read into the softmax as float32 (docs/performance.md).
+        # Written to memory in `dtype`, read into the softmax as float32 (docs/performance.md). Its
+        # sum divides the product, which has fewer elements than the weights.
         weights = jnp.einsum("bnqd,bnkd->bnqk", query, key).astype(jnp.float32)
-        weights = jax.nn.softmax(weights).astype(self.dtype)
-        y = jnp.einsum("bnqk,bnkd->bnqd", weights, value)
+        weights = jnp.exp(weights - lax.stop_gradient(jnp.max(weights, axis=-1, keepdims=True)))
+        total = jnp.sum(weights, axis=-1, keepdims=True)
+        y = jnp.einsum("bnqk,bnkd->bnqd", weights.astype(self.dtype), value)
+        y = (y / total).astype(self.dtype)
         y = checkpoint_name(jnp.swapaxes(y, 1, 2), "hidden")  # [B, S, N, D]
         return dense(x.shape[-1], axis=(-2, -1), name="out")(y)
 

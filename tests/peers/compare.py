@@ -39,8 +39,8 @@ def measure_peers(
 ) -> dict[str, Any]:
     """Compares our model with the named peers on one device; see `compare` for the result.
 
-    Each implementation runs in its own process, set up as its users would: ours keeps freed memory,
-    as our programs do. The result also describes the workload, the device and package versions.
+    Each implementation runs in its own process, set up as its users would: ours keeps freed memory
+    where our programs do. The result also describes the workload, the device and package versions.
 
     Args:
       variant: "B/16" of Mixer, or of another family, such as "ViT-B/16".
@@ -66,8 +66,9 @@ def measure_peers(
         mode=mode, batch_size=batch_size, image_size=image_size, dtype=dtype
     )
     devices = describe_devices(create_mesh(jax.devices()[:1]))
+    prepare = functools.partial(keep_freed_memory, batch_size * image_size**2)
     report = compare(
-        lambda: in_own_process(functools.partial(ours, name, size, **work), keep_freed_memory),
+        lambda: in_own_process(functools.partial(ours, name, size, **work), prepare),
         {
             peer: functools.partial(
                 in_own_process, functools.partial(PEERS[peer], name, size, **work)
