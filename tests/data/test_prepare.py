@@ -422,7 +422,7 @@ def stuck_ingestion(
         yield process, open_when_read(fifo, process)
     finally:
         process.kill()
-        process.wait()
+        process.wait(timeout=60)
         fifo.unlink()
         image.unlink()
 

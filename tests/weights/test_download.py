@@ -175,7 +175,7 @@ def test_a_redirect_that_is_not_secure_is_refused(server, path, tmp_path, monkey
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
     with pytest.raises(ValueError, match=f"not secure: {server.url}"):
         download(f"https://localhost:{secure.server_port}/w.npz", path)
-    thread.join()
+    thread.join(60)
     secure.server_close()
     assert not path.exists()
 
@@ -249,8 +249,9 @@ def test_of_two_at_once_the_second_waits(server, path, capfd, first_breaks_off):
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
         thread.start()
-    said = ""
+    said, deadline = "", time.monotonic() + 60
     while "Waiting for the process that writes" not in said:
+        assert time.monotonic() < deadline, said
         said += capfd.readouterr().err
         time.sleep(0.01)
     server.may_answer.set()
