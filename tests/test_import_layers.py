@@ -139,7 +139,7 @@ sys.meta_path.insert(0, NoTensorFlow())
 import jax, jax.numpy as jnp, optax
 import mixer.models, mixer.optimizer, mixer.train_step, mixer.train_state, mixer.losses
 import mixer.sharding, mixer.weights
-import mixer.evaluation.classification, mixer.paper.reference
+import mixer.evaluation.classification, mixer.paper.reference, mixer.benchmark.throughput
 from mixer.data.table import num_examples
 
 model = mixer.models.build_model("mixer", "S/32", num_classes=3, num_blocks=1, hidden_dim=16)

@@ -66,6 +66,7 @@ def test_every_script_is_tested_here():
     assert scripts == {*ENTRY_SCRIPTS, *TPU_SCRIPTS, *SOURCED, *PYTHON_SCRIPTS}
 
 
+@pytest.mark.slow  # in this process: tests/benchmark
 def test_the_input_benchmark_reports_every_recipe(tmp_path):
     folder = tmp_path / "images" / "train" / "photo"
     folder.mkdir(parents=True)
@@ -135,6 +136,7 @@ def test_weights_that_cannot_be_converted(arguments, message, tmp_path):
     assert (tmp_path / "other.npz").read_bytes() == b"precious"
 
 
+@pytest.mark.slow  # the imports: tests/test_import_layers.py
 def test_the_benchmark_needs_neither_tensorflow_nor_clu_nor_a_dataset(tmp_path):
     program = """
 import runpy, sys

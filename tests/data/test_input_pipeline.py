@@ -102,7 +102,7 @@ def uninterrupted(start):
 
 
 def test_a_batch_is_the_same_whenever_the_run_starts(start, uninterrupted):
-    random_steps = np.random.default_rng(0).choice(65, 8, replace=False).tolist()
+    random_steps = np.random.default_rng(0).choice(65, 2, replace=False).tolist()
     for step in {*random_steps, *EPOCH_EDGES}:
         assert_same(next(start(step, ROWS)), uninterrupted[step])
     assert_same(next(itertools.islice(start(10**9, ROWS), 1, None)), next(start(10**9 + 1, ROWS)))

@@ -1,6 +1,8 @@
 """The model: sizes, golden outputs, randomness, precision, errors."""
 
+import functools
 import pathlib
+from typing import Any
 
 import flax
 import jax
@@ -187,29 +189,30 @@ def test_stochastic_depth_spares_the_first_block_and_evaluation(tiny_mixer):
     assert np.abs(evaluated - one_block).max() > 1e-3
 
 
-@pytest.mark.parametrize("remat", ["elementwise", "block"])
-def test_what_is_computed_again_changes_no_gradient(tiny_mixer, remat):
+@functools.cache
+def gradient_and_kept(model: MlpMixer) -> tuple[Any, int]:
+    """Returns the gradient of a loss, and how many values are kept for it."""
     images = jax.random.normal(jax.random.key(0), (3, 8, 8, 3))
-    params = jax.jit(tiny_mixer.init)(jax.random.key(1), images)["params"]
+    params = jax.jit(model.init)(jax.random.key(1), images)["params"]
     params["head"]["kernel"] = jax.random.normal(jax.random.key(2), params["head"]["kernel"].shape)
 
-    def gradient(model):
-        def loss(params):
-            rngs = {"dropout": jax.random.key(3)}
-            return jnp.sum(model.apply({"params": params}, images, train=True, rngs=rngs) ** 2)
+    def loss(params):
+        rngs = {"dropout": jax.random.key(3)}
+        return jnp.sum(model.apply({"params": params}, images, train=True, rngs=rngs) ** 2)
 
-        return jax.jit(jax.grad(loss))(params)
+    apply = lambda params: model.apply({"params": params}, images)  # noqa: E731
+    vjp = jax.eval_shape(lambda params: jax.vjp(apply, params)[1], params)
+    kept = sum(leaf.size for leaf in jax.tree.leaves(vjp))
+    return jax.jit(jax.grad(loss))(params), kept
 
-    plain, again = gradient(tiny_mixer), gradient(tiny_mixer.clone(remat=remat))
+
+@pytest.mark.parametrize("remat", ["elementwise", "block"])
+def test_what_is_computed_again_changes_no_gradient(tiny_mixer, remat):
+    plain, kept = gradient_and_kept(tiny_mixer)
+    again, kept_again = gradient_and_kept(tiny_mixer.clone(remat=remat))
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
-
-    def kept(model):
-        apply = lambda params: model.apply({"params": params}, images)  # noqa: E731
-        vjp = jax.eval_shape(lambda params: jax.vjp(apply, params)[1], params)
-        return sum(leaf.size for leaf in jax.tree.leaves(vjp))
-
-    assert kept(tiny_mixer.clone(remat=remat)) < kept(tiny_mixer)
+    assert kept_again < kept
 
 
 def test_an_unknown_remat_is_refused(tiny_mixer):
