@@ -175,6 +175,12 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"mixer.reporting.pictures.{name}", lambda *args: None)
 
 
+@pytest.fixture
+def on_one_device(monkeypatch: pytest.MonkeyPatch, one_device_mesh: jax.sharding.Mesh) -> None:
+    """Runs use one of the eight devices, for which they compile sooner."""
+    monkeypatch.setattr("mixer.build.create_mesh", lambda **sizes: one_device_mesh)
+
+
 @pytest.fixture(scope="module")
 def parts_built_once() -> Iterator[None]:
     """Lets the runs of a file, all with one model, share its compilation; they draw nothing."""

@@ -27,7 +27,9 @@ class Perceptron(nn.Module):
         return x if self.num_classes == 0 else nn.Dense(self.num_classes, name="head")(x)
 
 
-def test_a_model_of_others_needs_one_line(tmp_path, digits_config, monkeypatch, no_pictures):
+def test_a_model_of_others_needs_one_line(
+    tmp_path, digits_config, monkeypatch, no_pictures, on_one_device
+):
     monkeypatch.setitem(MODELS, "perceptron", (Perceptron, {}))
     sizes = {"name": "perceptron", "hidden": 32, "head_bias_init": 0.0}
     digits_config.model = ConfigDict(sizes | {"dtype": "float32", "remat": "none"})

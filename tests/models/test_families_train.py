@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from children import one_device
 
-from mixer import build
 from mixer.losses import softmax_cross_entropy
 from mixer.reporting.metrics import read_metrics
 from mixer.sharding import create_mesh
@@ -25,9 +24,8 @@ OTHERS = [pytest.param(family, marks=pytest.mark.slow) for family in ("bit", "gm
 @pytest.mark.slow  # the loop knows of no family: the fast tests resume Mixer
 @pytest.mark.parametrize("family", ["vit", "bit", "gmlp"])
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(
-    tmp_path, data_dir, family, one_device_mesh, monkeypatch, no_pictures
+    tmp_path, data_dir, family, on_one_device, no_pictures
 ):
-    monkeypatch.setattr(build, "create_mesh", lambda **sizes: one_device_mesh)  # compiles sooner
     config = digits_config(family)
     config.data_dir = data_dir
     config.num_epochs = 5 * 64 / 1433

@@ -202,7 +202,7 @@ def test_other_families_are_traced_without_data(name, size, head_inputs):
         ),
     ],
 )
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_pictures", "on_one_device")
 def test_a_shrunken_copy_trains(name, first_loss, tmp_path, write_mock_dataset):
     config = get_config(name)
     write_mock_dataset(config.dataset, str(tmp_path), "array_record", 64)

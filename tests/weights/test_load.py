@@ -44,7 +44,7 @@ def test_a_larger_image_gives_the_mean_over_its_tiles(golden):
 
 
 def test_the_checkpoint_of_a_run_becomes_the_model_that_was_evaluated(
-    tmp_path, digits_config, data_dir, no_pictures, monkeypatch
+    tmp_path, digits_config, data_dir, no_pictures, on_one_device, monkeypatch
 ):
     digits_config.model.gelu_approximate = False
     digits_config.polyak_decay = 0.5

@@ -38,7 +38,9 @@ class WithActivation(mixer_module.MlpMixer):
 
 
 @pytest.fixture
-def save_run(tmp_path, digits_config, monkeypatch) -> Callable[..., tuple[str, Training, dict]]:
+def save_run(
+    tmp_path, digits_config, monkeypatch, on_one_device
+) -> Callable[..., tuple[str, Training, dict]]:
     """Saves a run of random parameters; returns its workdir, its computation and its parameters."""
     monkeypatch.setitem(MODELS, "later", (WithActivation, {}))
 
