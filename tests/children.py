@@ -1,8 +1,10 @@
 """Programs that tests start."""
 
+import functools
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,3 +36,20 @@ def run(
             shown = process.communicate()
             pytest.fail(f"{command} has not ended in {limit} s. It has printed:\n{shown}")
     return subprocess.CompletedProcess(process.args, process.returncode, *shown)
+
+
+def read_line(process: subprocess.Popen, limit: float = 120) -> Any:
+    """Returns the next line of a program's output, which is empty if the program has ended.
+
+    After `limit` seconds without a line it is killed, and so is what it has started if it has a
+    session of its own.
+    """
+    assert process.stdout is not None
+    is_leader = os.getpgid(process.pid) == process.pid
+    kill = functools.partial(os.killpg, process.pid, signal.SIGKILL) if is_leader else process.kill
+    killer = threading.Timer(limit, kill)
+    killer.start()
+    try:
+        return process.stdout.readline()
+    finally:
+        killer.cancel()

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from children import read_line
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
@@ -431,8 +432,8 @@ def test_open_iterators_do_not_keep_the_process_from_ending(data_dir):
         text=True,
     )
     try:
-        assert process.stdout.readline() == "(8, 8, 8, 3) (8, 8, 8, 3)\n"
+        assert read_line(process) == "(8, 8, 8, 3) (8, 8, 8, 3)\n"
         assert process.wait(timeout=15) == 0
     finally:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)

@@ -444,7 +444,7 @@ def test_after_a_kill_the_same_command_starts_again(ingest, source, tmp_path):
         with pytest.raises(ValueError, match="alone; another process does so now"):
             ingest(source)
         process.kill()
-        process.wait()
+        process.wait(timeout=60)
         os.close(pipe)
         assert [path.name[:11] for path in folder.iterdir()] == ["incomplete."]
         assert list(folder.glob("*/*test*"))  # a split was written

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from children import read_line
 
 from mixer.runtime.naming import naming
 from mixer.runtime.output import lasting_output
@@ -38,7 +39,7 @@ def start(done, **streams) -> subprocess.Popen:
 
 def test_the_reader_of_a_pipe_may_end(done):
     process = start(done, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout.readline().startswith(b"first")
+    assert read_line(process).startswith(b"first")
     process.stdout.close()
     process.stdin.close()
     shown = process.stderr.read().decode()

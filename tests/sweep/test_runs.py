@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from children import one_device
+from children import one_device, read_line
 from etils import epath
 
 from mixer.reporting.metrics import read_metrics
@@ -207,7 +207,7 @@ with folder_lock(pathlib.Path(sys.argv[1]), "run"):
         text=True,
     )
     try:
-        assert by_hand.stdout.readline() == "locked\n"
+        assert read_line(by_hand) == "locked\n"
         outcomes = run_sweep(sweep, {}, program=STAND_IN)
         assert by_hand.wait(timeout=30) == 0
     finally:

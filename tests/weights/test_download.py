@@ -169,13 +169,14 @@ def test_a_redirect_that_is_not_secure_is_refused(server, path, tmp_path, monkey
             self.end_headers()
 
     secure = http.server.HTTPServer(("localhost", 0), Redirect)
+    secure.timeout = 60  # seconds, until it stops to wait for the request
     secure.socket = context.wrap_socket(secure.socket, server_side=True)
     thread = threading.Thread(target=secure.handle_request)
     thread.start()
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
     with pytest.raises(ValueError, match=f"not secure: {server.url}"):
         download(f"https://localhost:{secure.server_port}/w.npz", path)
-    thread.join(60)
+    thread.join()
     secure.server_close()
     assert not path.exists()
 
