@@ -30,7 +30,7 @@ from mixer.runtime.workdir_lock import workdir_lock
 from mixer.sharding import create_mesh
 from mixer.train_loop import create_training
 
-pytestmark = pytest.mark.usefixtures("quick_compilation_of_file", "no_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 TIMED = ("images_per_second_per_core", "train_seconds", "core_days")
 
 
@@ -58,7 +58,7 @@ class FinishedRun:
 
 
 @pytest.fixture(scope="module")
-def finished_run(tmp_path_factory, make_digits_config, quick_compilation_of_file) -> FinishedRun:
+def finished_run(tmp_path_factory, make_digits_config) -> FinishedRun:
     """A run of `digits_config`; copy its workdir before a change."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     beat, beats, phase, phases = Watchdog.beat, [], Watchdog.phase, []

@@ -10,6 +10,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 
+import children
 import jax
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 def run(script: str, *arguments: object, cwd: pathlib.Path) -> subprocess.CompletedProcess:
     command = [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    return children.run(command, cwd=cwd, env=environment)
 
 
 @pytest.fixture
@@ -187,6 +188,7 @@ def test_names_are_printed_on_any_terminal(tmp_path, weights, write_image):
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr
     path, name, picture = result.stdout.decode("ascii").splitlines()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import pytest
+from children import one_device
 
 from configs import digits, pretrain_imagenet, pretrain_jft300m
 from mixer.build import build_without_data
@@ -75,7 +76,7 @@ def rehearse(*arguments: str) -> list[dict]:
     run = subprocess.run(
         [sys.executable, "scripts/rehearse_tpu.py", *arguments, "--json"],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "XLA_FLAGS": one_device(), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=600,
