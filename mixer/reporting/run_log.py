@@ -16,6 +16,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from mixer.config import same_evaluation
+from mixer.reporting.environment import write_environment
 from mixer.reporting.metrics import MetricsWriter, is_evaluation, read_metrics
 from mixer.reporting.progress import Progress, finished_at
 from mixer.runtime.naming import naming
@@ -90,6 +91,8 @@ class RunLog:
         )
         if self._active:
             _write_config(workdir, config)
+            if first_step < total_steps:
+                write_environment(workdir)
         self._progress = Progress(
             first_step=first_step,
             total_steps=total_steps,

@@ -1,0 +1,6 @@
+"""The paper's tables and figures from runs: what they need, and what there is.
+
+study.py   a folder of runs: their configs, commands and data
+values.py  the numbers of cells, from what runs have written
+plan.py    what is to be run, and what it costs
+"""

@@ -1,0 +1,95 @@
+"""Reproduces the paper's tables and figures from configs.
+
+python scripts/reproduce.py list [--workdir=DIR]       what there is, and what is missing for it
+python scripts/reproduce.py plan table3 --rows=imagenet/Mixer-B/16   the runs, and what they cost
+
+WHAT is a table or figure, several separated by commas, or "all". --rows chooses rows whose names
+contain one of the texts. --print_commands prints the commands of the trainings, one per line, in an
+order that works.
+--pretrained=published starts from the released weights where there are some.
+"""
+
+import pathlib
+import shlex
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from mixer.runtime import command, startup
+
+if TYPE_CHECKING:
+    from mixer.paper.graph import Item
+    from mixer.reproduction.study import Study
+
+startup.quiet_libraries()
+
+_VERBS = ("list", "plan")
+_WORKDIR = command.path_flag("workdir", "runs/paper", "Folder of all runs.")
+_ROWS = flags.DEFINE_list("rows", [], "Rows, by a part of their names; wildcards work.")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "Slice of the estimates, such as v3-32. Default: those that are recorded."
+)
+_REHEARSE = flags.DEFINE_bool("rehearse", False, "Rehearse each run, a minute each.")
+_PRINT_COMMANDS = flags.DEFINE_bool("print_commands", False, "Print the commands alone.")
+_PRETRAINED = flags.DEFINE_enum(
+    "pretrained", "own", ["own", "published"], "What fine-tuning starts from."
+)
+_DATA_DIR = command.path_flag("data_dir", "", "Where TFDS keeps its data sets. Default: TFDS's.")
+
+
+def main(arguments: list[str]) -> None:
+    # After flag parsing, since JAX takes seconds.
+    from mixer.errors import unknown_name
+    from mixer.paper.items import all_items
+    from mixer.reproduction import plan
+    from mixer.reproduction.study import Study
+
+    verb, *what = arguments or [""]
+    if verb not in _VERBS:
+        raise unknown_name("verb", verb, _VERBS)
+    if len(what) != (verb != "list"):
+        expected = "no table or figure" if verb == "list" else "one table or figure"
+        raise ValueError(f"Expected {expected} after {verb}; got {' '.join(what) or 'none'}.")
+    if "://" in _WORKDIR.value or not _WORKDIR.value:
+        raise ValueError(f"Expected --workdir to be a local folder; got {_WORKDIR.value!r}.")
+    study = Study(pathlib.Path(_WORKDIR.value), _PRETRAINED.value == "published", _DATA_DIR.value)
+    items = plan.choose(all_items(), what[0] if what else "all", _ROWS.value)
+    if verb == "list":
+        _list(study, items)
+    else:
+        _plan(study, items)
+
+
+def _list(study: "Study", items: "list[Item]") -> None:
+    from mixer.reproduction import plan
+
+    reasons: dict[str, None] = {}
+    for item in items:
+        counts, missing = plan.state(study, item)
+        reasons |= dict.fromkeys(missing)
+        shown = ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items()))
+        print(f"{item.name:13} {item.title}\n{'':13} {sum(counts.values())} cells: {shown}")
+    if reasons:
+        print("\nMissing:\n" + "\n".join(f"* {reason}" for reason in reasons))
+
+
+def _plan(study: "Study", items: "list[Item]") -> None:
+    from mixer.paper.graph import Run
+    from mixer.reproduction import plan
+
+    if _PRINT_COMMANDS.value:
+        for job in plan.jobs_to_do(study, items):
+            if isinstance(job, Run):
+                print(shlex.join(study.command(job)))
+        return
+    topology = _TOPOLOGY.value
+    if _REHEARSE.value:
+        estimate = plan.rehearsed(study, topology or "v3-32")
+    else:
+        estimate = plan.recorded(topology)
+    lines = plan.make_plan(study, items, estimate)
+    print(f"{plan.plan_table(lines)}\n\n{plan.summary(lines)}")
+
+
+if __name__ == "__main__":
+    command.run(main, takes_arguments=True)
