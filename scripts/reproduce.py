@@ -2,6 +2,7 @@
 
 python scripts/reproduce.py list [--workdir=DIR]       what there is, and what is missing for it
 python scripts/reproduce.py plan table3 --rows=imagenet/Mixer-B/16   the runs, and what they cost
+python scripts/reproduce.py report all [--workdir=DIR]   Markdown, CSV, LaTeX; figures: PNG, PDF
 
 WHAT is a table or figure, several separated by commas, or "all". --rows chooses rows whose names
 contain one of the texts. --print_commands prints the commands of the trainings, one per line, in an
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 startup.quiet_libraries()
 
-_VERBS = ("list", "plan")
+_VERBS = ("list", "plan", "report")
 _WORKDIR = command.path_flag("workdir", "runs/paper", "Folder of all runs.")
 _ROWS = flags.DEFINE_list("rows", [], "Rows, by a part of their names; wildcards work.")
 _TOPOLOGY = flags.DEFINE_string(
@@ -42,6 +43,7 @@ def main(arguments: list[str]) -> None:
     from mixer.errors import unknown_name
     from mixer.paper.items import all_items
     from mixer.reproduction import plan
+    from mixer.reproduction.report import write_report
     from mixer.reproduction.study import Study
 
     verb, *what = arguments or [""]
@@ -56,8 +58,11 @@ def main(arguments: list[str]) -> None:
     items = plan.choose(all_items(), what[0] if what else "all", _ROWS.value)
     if verb == "list":
         _list(study, items)
-    else:
+    elif verb == "plan":
         _plan(study, items)
+    else:
+        for path in write_report(study, items, miniature=False):
+            print(path)
 
 
 def _list(study: "Study", items: "list[Item]") -> None:

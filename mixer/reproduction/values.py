@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from mixer.build import build_without_data
+from mixer.config import differences, to_plain
 from mixer.models import build_model
 from mixer.models.mixer import VARIANTS
 from mixer.paper.graph import (
@@ -76,6 +77,8 @@ def value_of(study: Study, source: Source) -> Value | None:
             if not files or not all(files):
                 return None
             return Value(tuple(100 * f["top1"] for f in files), tuple(map(origin, files)))
+        case Picture() if study.is_replaced(source.run):
+            return Value((0.0,))  # published weights
         case CoreDays() | Picture():
             lines = finished_lines(study, source.run)
             days = [line["core_days"] for line in lines if "core_days" in line]
@@ -103,11 +106,22 @@ def seed_folders(study: Study, run: Run) -> list[pathlib.Path]:
 
 
 def finished_lines(study: Study, run: Run) -> list[dict[str, Any]]:
-    """Returns the metrics of a run of one seed; none if it has not finished."""
-    lines = read_metrics(epath.Path(study.folder(run)))
-    evaluations = [line for line in lines if is_evaluation(line)]
+    """Returns the metrics of a run of one seed; none if it has not finished.
+
+    Raises:
+      ValueError: the folder holds a run of another config.
+    """
+    old = read_json(study.folder(run) / "config.json")
+    changes = differences(old, to_plain(study.config(run))) if old else []
+    if changes:
+        lines = "\n  ".join(changes)
+        raise ValueError(
+            f"{study.folder(run)} was run with another config:\n  {lines}\nUse another --workdir."
+        )
+    metrics = read_metrics(epath.Path(study.folder(run)))
+    evaluations = [line for line in metrics if is_evaluation(line)]
     if evaluations and evaluations[-1]["step"] == total_steps(study, run):
-        return lines
+        return metrics
     return []
 
 
