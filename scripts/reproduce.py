@@ -2,14 +2,18 @@
 
 python scripts/reproduce.py list [--workdir=DIR]       what there is, and what is missing for it
 python scripts/reproduce.py plan table3 --rows=imagenet/Mixer-B/16   the runs, and what they cost
+python scripts/reproduce.py run table3 --workdir=DIR    trains what is not done, and reports
 python scripts/reproduce.py report all [--workdir=DIR]   Markdown, CSV, LaTeX; figures: PNG, PDF
 
 WHAT is a table or figure, several separated by commas, or "all". --rows chooses rows whose names
 contain one of the texts. --print_commands prints the commands of the trainings, one per line, in an
 order that works.
 --pretrained=published starts from the released weights where there are some.
+--miniature takes tiny models on the digits instead: the same runs in minutes, on any machine.
+Run the same command again to go on.
 """
 
+import os
 import pathlib
 import shlex
 from typing import TYPE_CHECKING
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 
 startup.quiet_libraries()
 
-_VERBS = ("list", "plan", "report")
+_VERBS = ("list", "plan", "run", "report")
 _WORKDIR = command.path_flag("workdir", "runs/paper", "Folder of all runs.")
 _ROWS = flags.DEFINE_list("rows", [], "Rows, by a part of their names; wildcards work.")
 _TOPOLOGY = flags.DEFINE_string(
@@ -35,15 +39,17 @@ _PRINT_COMMANDS = flags.DEFINE_bool("print_commands", False, "Print the commands
 _PRETRAINED = flags.DEFINE_enum(
     "pretrained", "own", ["own", "published"], "What fine-tuning starts from."
 )
+_MINIATURE = flags.DEFINE_bool("miniature", False, "Tiny models on the digits.")
 _DATA_DIR = command.path_flag("data_dir", "", "Where TFDS keeps its data sets. Default: TFDS's.")
 
 
 def main(arguments: list[str]) -> None:
+    if _MINIATURE.value:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
     # After flag parsing, since JAX takes seconds.
     from mixer.errors import unknown_name
     from mixer.paper.items import all_items
-    from mixer.reproduction import plan
-    from mixer.reproduction.report import write_report
+    from mixer.reproduction import miniature, plan
     from mixer.reproduction.study import Study
 
     verb, *what = arguments or [""]
@@ -52,17 +58,44 @@ def main(arguments: list[str]) -> None:
     if len(what) != (verb != "list"):
         expected = "no table or figure" if verb == "list" else "one table or figure"
         raise ValueError(f"Expected {expected} after {verb}; got {' '.join(what) or 'none'}.")
-    if "://" in _WORKDIR.value or not _WORKDIR.value:
-        raise ValueError(f"Expected --workdir to be a local folder; got {_WORKDIR.value!r}.")
-    study = Study(pathlib.Path(_WORKDIR.value), _PRETRAINED.value == "published", _DATA_DIR.value)
-    items = plan.choose(all_items(), what[0] if what else "all", _ROWS.value)
-    if verb == "list":
-        _list(study, items)
-    elif verb == "plan":
-        _plan(study, items)
-    else:
-        for path in write_report(study, items, miniature=False):
-            print(path)
+    workdir, published = _WORKDIR.value, _PRETRAINED.value == "published"
+    if "://" in workdir or not workdir:
+        raise ValueError(f"Expected --workdir to be a local folder; got {workdir!r}.")
+    if _MINIATURE.value and published:
+        raise ValueError(
+            "Expected --pretrained=own with --miniature: no tiny weights are published."
+        )
+    study = Study(pathlib.Path(workdir), published, _DATA_DIR.value)
+    items = miniature.shrink_items(all_items()) if _MINIATURE.value else all_items()
+    chosen = plan.choose(items, what[0] if what else "all", _ROWS.value)
+    {"list": _list, "plan": _plan, "run": _run, "report": _report}[verb](study, chosen)
+
+
+def _run(study: "Study", items: "list[Item]") -> None:
+    from mixer.reproduction import execute
+    from mixer.runtime.stops import resumable
+
+    execution = execute.PROCESSES
+    if _MINIATURE.value:
+        import jax
+
+        # In one process, which compiles quickly and keeps what it has compiled.
+        startup.collect_garbage_rarely()
+        jax.config.update("jax_disable_most_optimizations", True)
+        startup.use_compilation_cache(f"{study.workdir}/xla")
+        execution = execute.HERE
+    with resumable():
+        failed = execute.run_items(study, items, execution, miniature=_MINIATURE.value)
+        _report(study, items)
+    if failed:
+        raise ValueError(f"Failed or left out: {', '.join(failed)}")
+
+
+def _report(study: "Study", items: "list[Item]") -> None:
+    from mixer.reproduction.report import write_report
+
+    for path in write_report(study, items, miniature=_MINIATURE.value):
+        print(path)
 
 
 def _list(study: "Study", items: "list[Item]") -> None:

@@ -87,12 +87,8 @@ class CoreDays:
 class Throughput:
     """Images per second and core in inference, at the best batch size."""
 
-    model: str  # "Mixer-B/16"
-    image_size: int
-
-    @property
-    def name(self) -> str:
-        return f"throughput/{self.model.replace('/', '_')}-{self.image_size}.json"
+    name: str  # its file: "throughput/Mixer-B_16-224.json"
+    config: str  # whose model and image size it is of
 
 
 @dataclasses.dataclass(frozen=True)

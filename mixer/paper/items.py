@@ -82,11 +82,12 @@ def _results(
 
     real = Evaluation(runs["imagenet"], "imagenet2012_real", "validation", crop)
     mean = Mean(tuple(top1(data) for data in runs))
+    speed = f"throughput/{model.replace('/', '_')}-{image_size}.json"
     sources = (
         ("imagenet_top1", top1("imagenet")),
         ("real_top1", real),
         ("avg5_top1", mean),
-        ("img_per_sec_per_core", Throughput(model, image_size)),
+        ("img_per_sec_per_core", Throughput(speed, runs["imagenet"].config)),
         ("tpu_v3_core_days", CoreDays(pretraining(pretrain, model, epochs))),
     )
     return tuple(

@@ -5,4 +5,5 @@ values.py   the numbers of cells, from what runs have written
 plan.py     what is to be run, and what it costs
 report.py   tables in Markdown, CSV and LaTeX
 figures.py  figures
+execute.py  runs everything that a table or figure needs
 """

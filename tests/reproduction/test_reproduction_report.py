@@ -134,7 +134,8 @@ def test_figures_are_drawn_from_values(study, finish):
     ((name, figure),) = draw(study, figure2, values)
     (line,) = figure.axes[0].lines
     assert (name, line.get_label(), line.get_linestyle()) == ("figure2right", "Mixer-B/32", "-")
-    assert line.get_xydata() == pytest.approx([[3, 0], [10, 10], [30, 20], [100, 30]])
+    assert line.get_xdata().tolist() == [3, 10, 30, 100]
+    assert line.get_ydata() == pytest.approx([0, 10, 20, 30])
 
 
 def test_the_papers_points_are_told_from_ours(study, finish):
