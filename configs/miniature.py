@@ -21,11 +21,11 @@ from ml_collections import ConfigDict
 from mixer.models import MODELS
 from mixer.runtime.command import load_config_file
 
-# Fields of each family. `MLP` and patch size: as in the quick start, half as wide.
-SIZES: dict[str, dict[str, Any]] = {
-    "mixer": {"num_blocks": 2, "hidden_dim": 32, "tokens_mlp_dim": 16, "channels_mlp_dim": 64},
-    "vit": {"num_blocks": 2, "hidden_dim": 32, "mlp_dim": 64, "num_heads": 2},
-    "bit": {"block_sizes": (1, 1), "width": 0.5},
+# Fields of each family, apart from the patch size.
+TINY: dict[str, dict[str, Any]] = {
+    "mixer": {"num_blocks": 1, "hidden_dim": 32, "tokens_mlp_dim": 16, "channels_mlp_dim": 64},
+    "vit": {"num_blocks": 1, "hidden_dim": 32, "mlp_dim": 64, "num_heads": 2},
+    "bit": {"block_sizes": (1,), "width": 0.5},
 }
 # Training images of each pre-training; all hold out the same ones.
 UPSTREAM = {
@@ -38,7 +38,7 @@ IMAGENET = ("train[70%:80%]", "train[80%:85%]", "test[:50%]")
 OTHERS = ("train[85%:95%]", "train[95%:]", "test[50%:]")
 STEPS, FINETUNING_STEPS = 60, 30
 
-SWEEP = {"optimizer.learning_rate": (0.01, 0.06)}
+SWEEP = {"optimizer.learning_rate": (0.03, 0.06)}
 
 
 def get_config(what: str = "pretrain_imagenet.py:B/16") -> ConfigDict:
@@ -62,7 +62,7 @@ def get_config(what: str = "pretrain_imagenet.py:B/16") -> ConfigDict:
 
 
 def _model(model: ConfigDict, image_size: int) -> ConfigDict:
-    size = dict(SIZES[model.name])
+    size = dict(TINY[model.name])
     patch_size = MODELS[model.name][1][model.variant].get("patch_size")
     if patch_size:
         size["patch_size"] = 8 if patch_size == 32 else 4

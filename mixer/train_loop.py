@@ -55,12 +55,14 @@ def train(
     *,
     allow_config_change: bool = False,
     started: float | None = None,
+    pictures: bool = True,
 ) -> dict[str, float]:
     """Runs a config to its last step and returns the last value of each metric.
 
     Starts from the newest sound checkpoint of the workdir; without one, from the weights that
     `init_from` names; without these, from scratch. `mixer/reporting/metrics.py` lists the metrics.
-    `started` is when the program started, in seconds of `time.monotonic`; None: now.
+    `started` is when the program started, in seconds of `time.monotonic`; None: now. Without
+    `pictures`, neither images nor curves are drawn.
 
     Raises:
       ValueError: a config that cannot work, or is not the checkpoint's (unless
@@ -92,7 +94,7 @@ def train(
             check_free(directory, range(step + 1, options.total_steps + 1))
             with (
                 _open_checkpoints(directory, options, meta, saved) as checkpoints,
-                _open_log(workdir, options, training, step, saved, started) as log,
+                _open_log(workdir, options, training, step, saved, started, pictures) as log,
                 watchdog.phase("training"),
             ):
                 _say_start(log, workdir, options, training, step)
@@ -241,6 +243,7 @@ def _open_log(
     step: int,
     saved: dict[str, Any],
     started: float,
+    pictures: bool,
 ) -> RunLog:
     params = training.abstract_state.params
     return RunLog(
@@ -254,6 +257,7 @@ def _open_log(
         train_flops_per_image=train_flops_per_image(training.model, params, options.image_size),
         schedule=options.schedule,
         saved=saved.get("log", {}),
+        pictures=pictures,
     )
 
 

@@ -42,6 +42,7 @@ class RunLog:
       train_flops_per_image: as `mixer.flops.train_flops_per_image`.
       schedule: step -> learning rate.
       saved: `state()` at `first_step`; {} for a new run.
+      pictures: whether images and curves are drawn.
     """
 
     def __init__(
@@ -57,10 +58,12 @@ class RunLog:
         train_flops_per_image: float,
         schedule: optax.Schedule,
         saved: dict[str, Any],
+        pictures: bool = True,
     ):
         self._started = started
         self.is_new = not saved
         self._active = jax.process_index() == 0
+        self._draws = self._active and pictures
         self._workdir = workdir
         self._first_step = first_step
         self._total_steps = total_steps
@@ -148,10 +151,9 @@ class RunLog:
 
     def add_images(self, batch: dict[str, np.ndarray], class_names: Sequence[str]) -> None:
         """Draws images of a batch, as the model sees them, into `train_images.png`."""
-        if self._active:
-            from mixer.reporting.pictures import (
-                draw_images,  # Matplotlib: a resumed run needs it later
-            )
+        if self._draws:
+            # Matplotlib: a resumed run needs it later.
+            from mixer.reporting.pictures import draw_images
 
             path = self._workdir / "train_images.png"
             draw_images(batch["images"], batch["labels"], path, class_names)
@@ -170,7 +172,7 @@ class RunLog:
             )
         self._write(step, scalars)
         self._evaluated_step = step
-        if self._active:
+        if self._draws:
             from mixer.reporting.pictures import draw_curves  # as above
 
             draw_curves(self._workdir)

@@ -71,7 +71,8 @@ def train_here(
         contextlib.redirect_stderr(file),
     ):
         try:
-            train(with_overrides(read_config(config), dict(overrides)), epath.Path(folder))
+            changed = with_overrides(read_config(config), dict(overrides))
+            train(changed, epath.Path(folder), pictures=False)
         except Preempted:
             raise KeyboardInterrupt from None
         except Exception:

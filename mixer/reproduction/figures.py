@@ -16,7 +16,7 @@ from mixer.weights.load import load_weights
 
 Values = Mapping[tuple[str, str], Value | None]  # by row and column
 
-_WIDTH, _HEIGHT = 3.3, 2.6  # inches: a column of a paper
+_WIDTH, _HEIGHT = 3.3, 2.9  # inches: a column of a paper
 _SMALL = 7  # points
 # Colours that also differ in greyscale; solid, dashed and dotted as in the paper.
 _FAMILIES: dict[str, dict[str, Any]] = {
@@ -25,6 +25,7 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "BiT": {"color": "#009e73", "linestyle": ":"},
     "others": {"color": "#7f7f7f", "linestyle": "-."},
 }
+_CURVES = (("-", "#000000"), ("--", "#0072b2"), (":", "#d55e00"))
 _MARKERS = "osD^vP*"
 
 
@@ -57,12 +58,26 @@ def _label(axes: Axes, across: str, up: str, title: str = "") -> None:
     axes.set_xlabel(across, fontsize=_SMALL + 1)
     axes.set_ylabel(up, fontsize=_SMALL + 1)
     axes.set_title(title, fontsize=_SMALL + 1)
-    handles, labels = axes.get_legend_handles_labels()
-    if labels:
-        entries = dict(zip(labels, handles, strict=True))  # merges repeated labels
-        axes.legend(entries.values(), entries.keys(), fontsize=_SMALL - 1, frameon=False)
-    else:
+    if not axes.get_legend_handles_labels()[1]:
         axes.text(0.5, 0.5, "not run", transform=axes.transAxes, ha="center")
+
+
+def _legend(figure: Figure) -> Figure:
+    """Adds one legend for all panels, below them."""
+    entries: dict[Any, Any] = {}  # merges repeated labels
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    if entries:
+        figure.legend(
+            list(entries.values()),
+            list(entries),
+            loc="outside lower center",
+            ncols=3 * len(figure.axes),
+            fontsize=_SMALL,
+            frameon=False,
+        )
+    return figure
 
 
 def _draw_costs(item: Item, values: Values) -> Figure:
@@ -86,7 +101,7 @@ def _draw_costs(item: Item, values: Values) -> Figure:
                     spent.mean, found.mean, error, fmt="s", capsize=2, label=label, **style
                 )
         _label(axes, f"{cost} (log)", "ImageNet top-1 (%)")
-    return figure
+    return _legend(figure)
 
 
 def _draw_fractions(item: Item, values: Values) -> Figure:
@@ -106,23 +121,25 @@ def _draw_fractions(item: Item, values: Values) -> Figure:
     axes.set_xticks(places, item.columns)
     axes.minorticks_off()
     _label(axes, "part of JFT-300M (log)", "5-shot ImageNet top-1 (%)")
-    return figure
+    return _legend(figure)
 
 
 def _draw_curves(study: Study, item: Item) -> Figure:
     """Few-shot accuracy along training, a panel for each model."""
     figure, panels = _axes(len(item.rows))
     for axes, (row, cells) in zip(panels, item.rows.items(), strict=True):
-        for column, cell, line in zip(item.columns, cells, ("-", "--", ":"), strict=True):
+        for column, cell, (line, colour) in zip(item.columns, cells, _CURVES, strict=True):
             assert isinstance(cell.source, Score)
             for folder in seed_folders(study, cell.source.run):
                 metric = cell.source.metric
                 lines = [one for one in read_metrics(epath.Path(folder)) if metric in one]
                 points = [(one["step"], 100 * one[metric]) for one in lines]
                 marker = "." if len(points) < 30 else None
-                axes.plot(*zip(*points, strict=True), line, marker=marker, label=column)
+                axes.plot(
+                    *zip(*points, strict=True), line, color=colour, marker=marker, label=column
+                )
         _label(axes, "step", "5-shot ImageNet top-1 (%)", row)
-    return figure
+    return _legend(figure)
 
 
 def _draw_weights(study: Study, item: Item, values: Values) -> list[tuple[str, Figure]]:

@@ -157,13 +157,12 @@ def make_plan(study: Study, items: Sequence[Item], estimate: Estimator) -> list[
         if not isinstance(job, Run):
             lines.append(Planned(job))
             continue
-        trainings = 1 if job.seeds == 1 else len(study.sweep(job).combinations) + job.seeds - 1
         lines.append(
             Planned(
                 job,
                 data_of(study.config(job)),
                 total_steps(study, job),
-                trainings,
+                study.count(job),
                 estimate(job),
                 paper.get(job),
             )

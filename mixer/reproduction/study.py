@@ -70,6 +70,10 @@ class Study:
             report=_REPORT,
         )
 
+    def count(self, run: Run) -> int:
+        """Returns the number of trainings: of each combination, and of the best with more seeds."""
+        return 1 if run.seeds == 1 else len(self.sweep(run).combinations) + run.seeds - 1
+
     def _grid(self, run: Run) -> dict[str, Any]:
         if run.swept:
             return dict(load_config_file(run.config.partition(":")[0]).SWEEP)

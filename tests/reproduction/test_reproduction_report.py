@@ -146,7 +146,7 @@ def test_the_papers_points_are_told_from_ours(study, finish):
     values = {(r, c): value_of(study, cell.source) for r, c, cell in figure3.cells()}
     ((_, figure),) = draw(study, figure3, values)
     cost, speed = figure.axes
-    labels = [text.get_text() for text in cost.get_legend().get_texts()]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert sorted(labels) == ["Mixer, ours", "Mixer, paper", "ViT, paper"]
     paper = {line.get_label(): line for line in cost.lines}["Mixer, paper"]
     assert paper.get_xydata().tolist() == [[80, 80.0]]
