@@ -54,7 +54,7 @@ def get_config(what: str = "pretrain_imagenet.py:B/16") -> ConfigDict:
     if "resize" in config.train_crop:
         config.train_crop.resize = max(resize, side)
     config.flip = False  # mirrored digits are not digits
-    config.batch_size = 32
+    config.batch_size = 16
     config.num_stripes = 1
     _shrink_data(config, is_pretraining)
     _shrink_schedule(config, STEPS if is_pretraining else FINETUNING_STEPS)

@@ -65,7 +65,8 @@ def main(arguments: list[str]) -> None:
         raise ValueError(
             "Expected --pretrained=own with --miniature: no tiny weights are published."
         )
-    study = Study(pathlib.Path(workdir), published, _DATA_DIR.value)
+    study = Study(pathlib.Path(workdir), published, _DATA_DIR.value, _MINIATURE.value)
+    study.check_workdir()
     items = miniature.shrink_items(all_items()) if _MINIATURE.value else all_items()
     chosen = plan.choose(items, what[0] if what else "all", _ROWS.value)
     {"list": _list, "plan": _plan, "run": _run, "report": _report}[verb](study, chosen)
@@ -85,7 +86,7 @@ def _run(study: "Study", items: "list[Item]") -> None:
         startup.use_compilation_cache(f"{study.workdir}/xla")
         execution = execute.HERE
     with resumable():
-        failed = execute.run_items(study, items, execution, miniature=_MINIATURE.value)
+        failed = execute.run_items(study, items, execution)
         _report(study, items)
     if failed:
         raise ValueError(f"Failed or left out: {', '.join(failed)}")
@@ -94,7 +95,7 @@ def _run(study: "Study", items: "list[Item]") -> None:
 def _report(study: "Study", items: "list[Item]") -> None:
     from mixer.reproduction.report import write_report
 
-    for path in write_report(study, items, miniature=_MINIATURE.value):
+    for path in write_report(study, items):
         print(path)
 
 

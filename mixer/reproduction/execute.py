@@ -22,19 +22,17 @@ from mixer.models import build_model
 from mixer.paper.graph import Evaluation, Item, Job, Run, Throughput
 from mixer.reporting.environment import environment
 from mixer.reproduction.plan import is_finished, job_name, jobs_to_do
-from mixer.reproduction.study import Study, read_config, read_json, with_overrides
+from mixer.reproduction.study import SETTINGS_NAME, Study, read_config, with_overrides
 from mixer.reproduction.values import evaluation_files
 from mixer.runtime.naming import naming
 from mixer.runtime.preemption import Preempted
-from mixer.runtime.workdir_lock import LOCK_NAME, folder_lock
+from mixer.runtime.workdir_lock import folder_lock
 from mixer.sharding import create_mesh
 from mixer.sweep import plan as sweep_plan
 from mixer.sweep.runs import LOG_NAME, end_of_log, execute, read_outcomes, run_sweep
 from mixer.train_loop import train
 from mixer.weights.load import load_model
 
-_STUDY = "study.json"
-_OWN = {_STUDY, LOCK_NAME, "pretrain", "finetune", "throughput", "report", "xla"}
 _BATCH = 256  # images in evaluation
 _WINDOWS = 3  # of a timing
 
@@ -132,26 +130,14 @@ def measure(job: Throughput, batch_sizes: Sequence[int], seconds: float) -> dict
     return {"value": value, **result["best"], **environment()}
 
 
-def check(study: Study, jobs: Sequence[Job], *, miniature: bool) -> None:
+def check(study: Study, jobs: Sequence[Job]) -> None:
     """Checks everything that can be wrong before anything starts.
 
     Raises:
       ValueError: the workdir is of something else, or data are missing; the message says how to
         prepare them.
     """
-    found = {path.name for path in study.workdir.glob("*")} - _OWN
-    if found:
-        raise ValueError(
-            f"Expected a new folder as --workdir, or that of scripts/reproduce.py; {study.workdir} "
-            f"holds {', '.join(sorted(found)[:5])} of something else. Use another --workdir."
-        )
-    asked = _settings(study, miniature)
-    before = read_json(study.workdir / _STUDY)
-    if before and before != asked:
-        raise ValueError(
-            f"{study.workdir} holds runs with {before}; now it is {asked}. Use the same flags, or "
-            "another --workdir."
-        )
+    study.check_workdir()
     missing = dict.fromkeys(filter(None, map(study.missing, jobs)))
     if missing:
         lines = "\n".join(f"* {why}" for why in missing)
@@ -161,13 +147,7 @@ def check(study: Study, jobs: Sequence[Job], *, miniature: bool) -> None:
         )
 
 
-def _settings(study: Study, miniature: bool) -> dict[str, Any]:
-    return {"miniature": miniature, "pretrained": "published" if study.published else "own"}
-
-
-def run_items(
-    study: Study, items: Sequence[Item], execution: Execution, *, miniature: bool
-) -> list[str]:
+def run_items(study: Study, items: Sequence[Item], execution: Execution) -> list[str]:
     """Executes what is not done yet, and returns the names of the jobs that failed.
 
     Prints progress. A failed job is shown with the end of its log; those that need it are left out
@@ -178,10 +158,9 @@ def run_items(
       KeyboardInterrupt: on an interrupt, after the current run has been stopped.
     """
     jobs = jobs_to_do(study, items)
-    check(study, jobs, miniature=miniature)
+    check(study, jobs)
     with folder_lock(study.workdir, "study"):
-        settings = json.dumps(_settings(study, miniature)) + "\n"
-        _write(study.workdir / _STUDY, settings)
+        _write(study.workdir / SETTINGS_NAME, json.dumps(study.settings) + "\n")
         failed: dict[Job, str] = {}
         for job in _shown(jobs):
             before = study.needs(job)

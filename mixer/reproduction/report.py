@@ -61,7 +61,7 @@ class Entry:
         return self.number(self.value.mean) + spread
 
 
-def write_report(study: Study, items: Sequence[Item], *, miniature: bool) -> list[pathlib.Path]:
+def write_report(study: Study, items: Sequence[Item]) -> list[pathlib.Path]:
     """Writes the files of each item into WORKDIR/report and returns their paths.
 
     Raises:
@@ -72,7 +72,7 @@ def write_report(study: Study, items: Sequence[Item], *, miniature: bool) -> lis
     written = []
     for item in items:
         entries = [Entry(*place, value_of(study, place[2].source)) for place in item.cells()]
-        note = _NOTE if miniature else ""
+        note = _NOTE if study.miniature else ""
         texts = {
             "md": markdown(item, entries, note),
             "csv": as_csv(item, entries),

@@ -14,11 +14,14 @@ from typing import Any
 from mixer.config import to_plain
 from mixer.paper.graph import Evaluation, Job, Run, Throughput
 from mixer.runtime.command import load_config_file
+from mixer.runtime.workdir_lock import LOCK_NAME
 from mixer.sweep import grid, plan
 
 _SELECT, _REPORT = "minival/top1", "test/top1"
 _LENGTHS = ("num_steps", "num_epochs")  # a config has one of them
 _PRIVATE = ("jft300m",)
+SETTINGS_NAME = "study.json"
+_OWN = {SETTINGS_NAME, LOCK_NAME, "pretrain", "finetune", "throughput", "report", "xla"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,29 @@ class Study:
     workdir: pathlib.Path
     published: bool = False  # start from published weights where there are some
     data_dir: str = ""  # of TFDS; "": its default
+    miniature: bool = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Returns what all runs of a folder have in common; `study.json` records it."""
+        pretrained = "published" if self.published else "own"
+        return {"miniature": self.miniature, "pretrained": pretrained}
+
+    def check_workdir(self) -> None:
+        """Raises ValueError if the folder is of something else, or has runs of other settings."""
+        found = {path.name for path in self.workdir.glob("*")} - _OWN
+        if found:
+            raise ValueError(
+                f"Expected a new folder as --workdir, or that of scripts/reproduce.py; "
+                f"{self.workdir} holds {', '.join(sorted(found)[:5])} of something else. Use "
+                "another --workdir."
+            )
+        before = read_json(self.workdir / SETTINGS_NAME)
+        if before and before != self.settings:
+            raise ValueError(
+                f"{self.workdir} holds runs with {before}; now it is {self.settings}. Use the same "
+                "flags, or another --workdir."
+            )
 
     def folder(self, run: Run) -> pathlib.Path:
         return self.workdir / run.name

@@ -75,6 +75,7 @@ def _run_all(sweep: Sweep, outcomes: Outcomes, train: Train) -> Outcomes:
             seconds = round((time.monotonic() - started) / done * left)
             eta = f", ETA {datetime.timedelta(seconds=seconds)}"
         print(f"Run {done + 1} of {done + left}{eta}: {sweep.folder(run) / LOG_NAME}", flush=True)
+        began = time.monotonic()
         outcomes[run] = _run(sweep, run, train)
         if not any(outcomes.values()) and not (sweep.folder(run) / "config.json").exists():
             others = count_to_do(sweep, outcomes)
@@ -84,7 +85,9 @@ def _run_all(sweep: Sweep, outcomes: Outcomes, train: Train) -> Outcomes:
                 "says, then run the same command again."
             )
         done += 1
-        report.write(sweep, outcomes)
+        # After a short run, the picture would take a good part of its time.
+        is_last = not runs_to_do(sweep, outcomes)
+        report.write(sweep, outcomes, picture=is_last or time.monotonic() - began > 60)
     return outcomes
 
 

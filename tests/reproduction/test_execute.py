@@ -1,5 +1,6 @@
 """The order of execution, failures, and what is refused before anything starts."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -18,7 +19,7 @@ ITEMS = shrink_items(all_items())
 
 @pytest.fixture
 def small(tmp_path: pathlib.Path, data_dir: str) -> Study:
-    return Study(tmp_path / "paper", data_dir=data_dir)
+    return Study(tmp_path / "paper", data_dir=data_dir, miniature=True)
 
 
 class Recorder:
@@ -47,7 +48,7 @@ class Recorder:
 
     def run(self, *items) -> list[str]:
         execution = execute.Execution(self.train, self.call)
-        return execute.run_items(self.study, items or [ROW], execution, miniature=True)
+        return execute.run_items(self.study, items or [ROW], execution)
 
 
 def test_a_row_from_its_pretraining_to_its_numbers(small):
@@ -97,10 +98,9 @@ def test_a_folder_of_something_else_is_refused(small):
 
 def test_a_folder_of_full_runs_is_refused_for_small_ones(small):
     Recorder(small).run()
-    recorder = Recorder(small)
-    full = execute.Execution(recorder.train, recorder.call)
+    full = dataclasses.replace(small, miniature=False)
     with pytest.raises(ValueError, match="holds runs with {'miniature': True, .*Use the same"):
-        execute.run_items(small, [ROW], full, miniature=False)
+        full.check_workdir()
 
 
 def test_missing_data_are_named_before_anything_starts(tmp_path):
@@ -109,7 +109,7 @@ def test_missing_data_are_named_before_anything_starts(tmp_path):
     recorder = Recorder(study)
     full = execute.Execution(recorder.train, recorder.call)
     with pytest.raises(ValueError, match="private data set: Expected the dataset 'jft300m'") as e:
-        execute.run_items(study, [row], full, miniature=False)
+        execute.run_items(study, [row], full)
     for name in ("imagenet2012_real", "cifar10", "oxford_flowers102"):
         assert f'tfds.builder("{name}"' in str(e.value)
     assert not study.workdir.exists()

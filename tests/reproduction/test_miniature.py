@@ -46,7 +46,7 @@ def test_the_runs_are_tiny_of_all_families_and_on_the_digits():
     for run in RUNS:
         options, _ = build_without_data(STUDY.config(run))
         assert options.total_steps <= 60
-        assert (options.num_classes, options.batch_size) == (10, 32)
+        assert (options.num_classes, options.batch_size) == (10, 16)
         assert options.image_size in (16, 32)
         families.add(options.model["name"])
         if run.swept:
