@@ -1,6 +1,7 @@
 """Measures the training or inference throughput of a model on this machine, in images/s/core.
 
-python scripts/benchmark.py --model=mixer --variant=B/16 --mode=train --batch_sizes=64,128
+python scripts/benchmark.py --variant=B/16 --mode=train --batch_sizes=64,128
+python scripts/benchmark.py --variant=ViT-B/16 --mode=infer
 
 --mode=train times the training step of ImageNet pre-training, --mode=infer the forward pass from
 uint8 images to logits. The images are random and already on the device, so no dataset is needed.
@@ -16,8 +17,10 @@ from absl import flags
 
 from mixer.runtime import command, startup
 
-_MODEL = flags.DEFINE_string("model", "mixer", "Model family.")
-_VARIANT = flags.DEFINE_string("variant", "B/16", "Model size, as in Table 1 of the paper.")
+_MODEL = flags.DEFINE_string("model", None, "Model family, if --variant does not name it.")
+_VARIANT = flags.DEFINE_string(
+    "variant", "B/16", "Model size: B/16 of Mixer, or of another family, as in ViT-B/16."
+)
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "Training step or inference.")
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["32", "64", "128"], "Images per device.")
 _IMAGE_SIZE = flags.DEFINE_list("image_size", ["224"], "Image sides to measure, in pixels.")
@@ -46,7 +49,7 @@ def _measure() -> dict[str, Any]:
     import jax  # after flag parsing, since it takes seconds
 
     from mixer.benchmark import throughput, workloads
-    from mixer.models import build_model
+    from mixer.models import named
     from mixer.sharding import create_mesh
 
     batch_sizes, image_sizes = (
@@ -54,18 +57,13 @@ def _measure() -> dict[str, Any]:
         command.positive_integers(_IMAGE_SIZE),
     )
     dtype = _DTYPE.value or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-    model = build_model(
-        _MODEL.value,
-        _VARIANT.value,
-        num_classes=workloads.NUM_CLASSES,
-        dtype=dtype,
-        **workloads.RECIPE_MODEL,
-    )
+    name, variant = (_MODEL.value, _VARIANT.value) if _MODEL.value else named(_VARIANT.value)
+    model = workloads.recipe_model(name, variant, dtype)
     mesh = create_mesh(**workloads.RECIPE_MESH)
     windows = {"seconds": _SECONDS.value, "windows": _WINDOWS.value}
     report = {
-        "model": _MODEL.value,
-        "variant": _VARIANT.value,
+        "model": name,
+        "variant": variant,
         "mode": _MODE.value,
         "dtype": dtype,
         **throughput.describe_devices(mesh),
@@ -107,7 +105,8 @@ def _print(result: dict[str, Any]) -> None:
     if _JSON.value:
         return
     size, gflops = result["image_size"], result["gflops_per_image"]
-    print(f"\n{size} x {size}, {result['tokens']} tokens, {gflops:.1f} GFLOP/image\n{_HEADER}")
+    tokens = f"{result['tokens']} tokens, " if result["tokens"] else ""
+    print(f"\n{size} x {size}, {tokens}{gflops:.1f} GFLOP/image\n{_HEADER}")
     for row in result["rows"]:
         if "out_of_memory" in row:
             print(f"{row['batch_size']:12}  does not fit in memory")

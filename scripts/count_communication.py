@@ -17,7 +17,9 @@ from mixer.runtime import command
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-_VARIANT = flags.DEFINE_string("variant", "B/16", "Mixer size, as in Table 1 of the paper.")
+_VARIANT = flags.DEFINE_string(
+    "variant", "B/16", "Model size: B/16 of Mixer, or of another family, as in ViT-B/16."
+)
 _DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "Numbers of devices to compile for.")
 _BATCH = flags.DEFINE_integer("batch_per_device", 32, "Images per device.", 1)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Image side in pixels.", 1)
@@ -49,14 +51,11 @@ def _count() -> list[dict[str, Any]]:
 
     jax.config.update("jax_num_cpu_devices", max(counts))
     from mixer.benchmark import workloads
-    from mixer.models import build_model
+    from mixer.models import named
     from mixer.rehearsal.communication import count_communication
 
-    model = build_model(
-        "mixer", _VARIANT.value, num_classes=workloads.NUM_CLASSES, **workloads.RECIPE_MODEL
-    )
     return count_communication(
-        model,
+        workloads.recipe_model(*named(_VARIANT.value), dtype="float32"),
         image_size=_IMAGE_SIZE.value,
         batch_per_device=_BATCH.value,
         device_counts=counts,

@@ -318,7 +318,13 @@ def test_every_command_can_be_given(page):
 def test_the_readme_has_all_commands():
     scripts = {words[1] for words in map(shlex.split, commands(read("README.md")))}
     expected = {"quickstart.sh", "test.sh", "evaluate.py", "predict.py", "rehearse_tpu.py"}
-    expected |= {"launch_tpu.sh", "convert_weights.py", "benchmark.py", "sweep.py"}
+    expected |= {
+        "launch_tpu.sh",
+        "convert_weights.py",
+        "benchmark.py",
+        "sweep.py",
+        "draw_weights.py",
+    }
     assert {f"scripts/{name}" for name in expected} | {"-m"} == scripts - {".venv/bin/activate"}
 
 

@@ -50,7 +50,7 @@ def measure_throughput(
 
     Returns a JSON-compatible dict: `rows` has the result of `measure_batch_size` for each batch
     size, or `out_of_memory` if it does not fit; `best` is the row with the highest median
-    images/s/core, None if nothing fits.
+    images/s/core, None if nothing fits; `tokens` is None for a model without patches.
 
     Raises:
       ValueError: `image_size` is not a multiple of the patch size.
@@ -88,8 +88,7 @@ def measure_throughput(
     fitting = [row for row in rows if "out_of_memory" not in row]
     return {
         "image_size": image_size,
-        # A model without patches has no tokens: its cost grows with the pixels.
-        "tokens": (image_size // getattr(model, "patch_size", 1)) ** 2,
+        "tokens": _tokens(model, image_size),
         "gflops_per_image": flops_per_image / 1e9,
         "rows": rows,
         "best": max(fitting, key=lambda row: row["images_per_s_per_core"]["median"], default=None),
@@ -164,9 +163,9 @@ def token_scaling(results: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Returns the exponents with which time and FLOPs per image grow with the number of tokens.
 
     `results` come from `measure_throughput` at several image sizes; None if fewer than two fit in
-    memory. Source: section 2, "linear in the number of input patches".
+    memory, or the model has no tokens. Source: section 2, "linear in the number of input patches".
     """
-    fitting = [result for result in results if result["best"]]
+    fitting = [result for result in results if result["best"] and result["tokens"]]
     if len(fitting) < 2:
         return None
     tokens = [result["tokens"] for result in fitting]
@@ -177,6 +176,14 @@ def token_scaling(results: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         "time_exponent": fitted_exponent(tokens, seconds),
         "flops_exponent": fitted_exponent(tokens, gflops),
     }
+
+
+def _tokens(model: nn.Module, image_size: int) -> int | None:
+    """Returns the patches of an image, and the class token if there is one."""
+    patch_size = getattr(model, "patch_size", None)
+    if patch_size is None:
+        return None
+    return (image_size // patch_size) ** 2 + (getattr(model, "pool", "gap") == "token")
 
 
 def _peak_bytes(mesh: Mesh) -> int | None:

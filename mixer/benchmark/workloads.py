@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from mixer.batch import abstract_batch, normalize_images
 from mixer.benchmark.timing import Workload
 from mixer.losses import LOSSES
+from mixer.models import build_model
 from mixer.optimizer import create_adam
 from mixer.sharding import batch_sharding, replicated
 from mixer.train_state import Params, TrainState, create_train_state
@@ -27,6 +28,17 @@ NUM_CLASSES = 1000
 RECIPE_MODEL = {"stochastic_depth_rate": 0.1, "head_bias_init": -6.9}
 RECIPE_STEP = {"mixup_alpha": 0.5, "weight_decay": 0.1}
 RECIPE_MESH = {"data": 1, "fsdp": -1}
+
+
+def recipe_model(name: str, variant: str, dtype: str) -> nn.Module:
+    """Returns a model as that config builds it; a field that its family lacks is left out.
+
+    Raises:
+      ValueError: as `build_model`.
+    """
+    model = build_model(name, variant, num_classes=NUM_CLASSES, dtype=dtype)
+    fields: dict[str, Any] = {k: value for k, value in RECIPE_MODEL.items() if hasattr(model, k)}
+    return model.clone(**fields)
 
 
 def training_step(

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from mixer.batch import DeviceBatch, abstract_batch, normalize_images
 from mixer.build import RunOptions, build_without_data
 from mixer.flops import CHIPS
-from mixer.models import build_model
+from mixer.models import TITLES, build_model, title_of
 from mixer.paper.reference import Result, table3_rows
 from mixer.rehearsal.communication import count_collectives
 from mixer.rehearsal.topology import larger_slices, slice_devices
@@ -126,12 +126,13 @@ def smallest_change_that_fits(config: ConfigDict, topology: str) -> tuple[str, d
 
 def _paper_row(options: RunOptions) -> Result | None:
     """Returns the row of Table 3 for a pre-training config, or None."""
-    config = options.config
+    config, name, variant = options.config, options.model["name"], options.model.get("variant")
+    if name not in TITLES or variant is None:
+        return None
     pretrain = "imagenet" if config["dataset"] == "imagenet2012" else config["dataset"]
-    model, epochs = f"Mixer-{options.model.get('variant')}", config.get("num_epochs")
+    wanted = (pretrain, title_of(name, variant), options.image_size, config.get("num_epochs"))
     for row in table3_rows():
-        found = (row.pretrain, row.model, row.image_size, row.pretrain_epochs)
-        if found == (pretrain, model, options.image_size, epochs):
+        if (row.pretrain, row.model, row.image_size, row.pretrain_epochs) == wanted:
             return row
     return None
 

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -174,18 +175,18 @@ def _recorded(metadata: Mapping[str, str], naming: Naming) -> dict[str, Any]:
     """Returns the fields of the model in the metadata of a .safetensors, by name.
 
     Raises:
-      ValueError: a value is no JSON, or the GELU no boolean.
+      ValueError: the GELU is no boolean.
     """
     fields = {}
     for name in {_GELU, *naming.recorded} & metadata.keys():
         try:
             fields[name] = json.loads(metadata[name])
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # also for numbers that are too long
             fields[name] = metadata[name]
     if not isinstance(fields.get(_GELU, True), bool):
         raise ValueError(
             f"Expected {_GELU} in the file's metadata to be true or false; got "
-            f"{metadata[_GELU]!r}. Correct it."
+            f"{reprlib.repr(metadata[_GELU])}. Correct it."
         )
     return fields
 

@@ -6,6 +6,7 @@ are: the metadata of files that are written here do.
 
 import collections
 import re
+import reprlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -140,7 +141,7 @@ def _num_heads(recorded: object, width: int, mlp_dim: int) -> int:
     if type(recorded) is not int or recorded < 1 or width % recorded:
         raise ValueError(
             f"Expected num_heads in the file's metadata to be an integer that divides the width "
-            f"{width}; got {recorded!r}. Correct it."
+            f"{width}; got {reprlib.repr(recorded)}. Correct it."
         )
     return recorded
 

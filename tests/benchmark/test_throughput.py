@@ -141,6 +141,17 @@ def test_the_step_is_that_of_the_config(tiny_mixer, monkeypatch, one_device_mesh
     assert config.mesh.to_dict() == workloads.RECIPE_MESH
 
 
+@pytest.mark.parametrize(
+    ("name", "variant", "tokens"),
+    [("mixer", "B/16", 196), ("vit", "L/16", 197), ("gmlp", "S/16", 196), ("bit", "R50x1", None)],
+)
+def test_every_family_has_the_recipe_and_its_tokens(name, variant, tokens):
+    model = workloads.recipe_model(name, variant, "bfloat16")
+    assert (model.num_classes, model.dtype, model.head_bias_init) == (1000, "bfloat16", -6.9)
+    assert getattr(model, "stochastic_depth_rate", None) == (None if name == "bit" else 0.1)
+    assert throughput._tokens(model, 224) == tokens
+
+
 def test_chained_calls_continue_from_the_last_state():
     seen = []
 
@@ -162,9 +173,9 @@ def test_the_exponent_of_a_power_law_is_found():
 
 
 def test_tokens_against_time_and_flops():
-    def result(tokens, speed):
+    def result(tokens: int | None, speed: float | None) -> dict:
         best = {"images_per_s_per_core": {"median": speed}} if speed else None
-        return {"tokens": tokens, "gflops_per_image": 2.0 * tokens, "best": best}
+        return {"tokens": tokens, "gflops_per_image": 2.0 * (tokens or 1), "best": best}
 
     # Four times the tokens at an eighth of the speed: 8 = 4 ** 1.5.
     scaling = token_scaling([result(100, 80.0), result(400, 10.0), result(900, None)])
@@ -172,3 +183,4 @@ def test_tokens_against_time_and_flops():
     assert scaling["time_exponent"] == pytest.approx(1.5)
     assert scaling["flops_exponent"] == pytest.approx(1.0)
     assert token_scaling([result(100, 80.0), result(400, None)]) is None
+    assert token_scaling([result(None, 80.0), result(None, 40.0)]) is None

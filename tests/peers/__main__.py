@@ -1,12 +1,13 @@
-"""Compares the throughput of our Mixer with timm's and with a plain flax implementation.
+"""Compares the throughput of our models with timm's and with plain flax implementations.
 
 python -m tests.peers --variant=S/16 --mode=train --batch_size=32 --dtype=float32
+python -m tests.peers --variant=ViT-S/16 --mode=infer
 
 All implementations run the same size, batch size and precision on one CPU or GPU, in alternation.
 --mode=train times the forward pass, sigmoid loss, backward pass, clipping to global norm 1 and
 Adam, on random images and without regularisation; --mode=infer times the forward pass alone. Peers
-that are not installed are skipped (for timm: pip install torch timm). On a GPU, one peer at a time
-leaves each more memory.
+that are not installed are skipped (for timm: pip install torch timm), as is plain flax for BiT and
+gMLP. On a GPU, one peer at a time leaves each more memory.
 """
 
 import json
@@ -21,7 +22,9 @@ from mixer.runtime import command
 # By default JAX preallocates most of a GPU's memory and would leave too little for PyTorch.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-_VARIANT = flags.DEFINE_string("variant", "S/16", "Mixer size, as in Table 1 of the paper.")
+_VARIANT = flags.DEFINE_string(
+    "variant", "S/16", "Model size: S/16 of Mixer, or of another family, as in ViT-S/16."
+)
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "Training step or inference.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images per batch.", 1)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Image side in pixels.", 1)
@@ -37,7 +40,9 @@ _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of a tab
 
 
 def main() -> None:
-    from tests.peers.compare import measure_peers  # after the flags: JAX takes seconds
+    # After the flags: JAX takes seconds.
+    from mixer.models import title_of
+    from tests.peers.compare import measure_peers
 
     report = measure_peers(
         _VARIANT.value,
@@ -54,7 +59,8 @@ def main() -> None:
         return
     packages = [name for name in ("jax", "flax", "torch", "timm") if report[name]]
     print(
-        f"{report['variant']}, {report['mode']}, batch {report['batch_size']}, {report['dtype']}, "
+        f"{title_of(report['model'], report['variant'])}, {report['mode']}, "
+        f"batch {report['batch_size']}, {report['dtype']}, "
         f"{report['image_size']} x {report['image_size']}, on {report['device']}, "
         f"{', '.join(f'{name} {report[name]}' for name in packages)}\n"
         f"host: {report['host_cpus']} CPUs, load average {report['host_load']:.1f} before the run\n"

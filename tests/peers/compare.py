@@ -11,8 +11,8 @@ from mixer.benchmark import workloads
 from mixer.benchmark.throughput import describe_devices
 from mixer.benchmark.timing import Workload, spread, time_calls, warm_up
 from mixer.errors import unknown_name
-from mixer.models import build_model
-from mixer.models.mixer import VARIANTS, check_images_shape
+from mixer.models import MODELS, build_model, named
+from mixer.models.images import check_images_shape
 from mixer.runtime.startup import keep_freed_memory
 from mixer.sharding import create_mesh
 from tests.peers.own_process import in_own_process
@@ -37,13 +37,13 @@ def measure_peers(
     seconds: float,
     windows: int,
 ) -> dict[str, Any]:
-    """Compares our Mixer with the named peers on one device; see `compare` for the result.
+    """Compares our model with the named peers on one device; see `compare` for the result.
 
     Each implementation runs in its own process, set up as its users would: ours keeps freed memory,
     as our programs do. The result also describes the workload, the device and package versions.
 
     Args:
-      variant: a row of Table 1, such as "B/16".
+      variant: "B/16" of Mixer, or of another family, such as "ViT-B/16".
       peers: keys of `PEERS`.
       mode: "train" or "infer".
       batch_size: images per batch.
@@ -56,40 +56,41 @@ def measure_peers(
       ValueError: the variant or a peer is unknown, `image_size` is not a multiple of the patch
         size, or no peer runs here.
     """
-    if variant not in VARIANTS:
-        raise unknown_name("variant of mixer", variant, VARIANTS)
-    unknown = [name for name in peers if name not in PEERS]
+    name, variant = named(variant)
+    unknown = [peer for peer in peers if peer not in PEERS]
     if unknown:
         raise unknown_name("peer", unknown[0], PEERS)
-    size = VARIANTS[variant]
-    check_images_shape((batch_size, image_size, image_size, 3), size["patch_size"])
+    size = MODELS[name][1][variant]
+    check_images_shape((batch_size, image_size, image_size, 3), size.get("patch_size", 1))
     work: dict[str, Any] = dict(
         mode=mode, batch_size=batch_size, image_size=image_size, dtype=dtype
     )
     devices = describe_devices(create_mesh(jax.devices()[:1]))
     report = compare(
-        lambda: in_own_process(functools.partial(ours, size, **work), keep_freed_memory),
+        lambda: in_own_process(functools.partial(ours, name, size, **work), keep_freed_memory),
         {
-            name: functools.partial(in_own_process, functools.partial(PEERS[name], size, **work))
-            for name in peers
+            peer: functools.partial(
+                in_own_process, functools.partial(PEERS[peer], name, size, **work)
+            )
+            for peer in peers
         },
         batch_size=batch_size,
         seconds=seconds,
         windows=windows,
     )
-    versions = {name: _version(name) for name in ("flax", "torch", "timm")}
-    return {"variant": variant, **work, **devices, **versions, **report}
+    versions = {package: _version(package) for package in ("flax", "torch", "timm")}
+    return {"model": name, "variant": variant, **work, **devices, **versions, **report}
 
 
 def ours(
-    size: dict[str, Any], *, mode: str, batch_size: int, image_size: int, dtype: str
+    name: str, size: dict[str, Any], *, mode: str, batch_size: int, image_size: int, dtype: str
 ) -> Workload:
-    """Returns our training step or inference on one device; `size` is a value of `VARIANTS`.
+    """Returns our training step or inference on one device; `size` has the model's dimensions.
 
     Mixup, stochastic depth and weight decay are off, as for the peers. Unlike theirs, our step also
     normalises uint8 images, expands the labels to one-hot, and computes the gradient norm to log.
     """
-    model = build_model("mixer", num_classes=workloads.NUM_CLASSES, dtype=dtype, **size)
+    model = build_model(name, num_classes=workloads.NUM_CLASSES, dtype=dtype, **size)
     mesh = create_mesh(jax.devices()[:1])
     if mode == "infer":
         return workloads.inference(model, batch_size=batch_size, image_size=image_size, mesh=mesh)

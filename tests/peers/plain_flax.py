@@ -1,6 +1,6 @@
-"""Peer: the architecture of Appendix E and a training step in plain flax, not tuned for speed.
+"""Peer: Mixer (Appendix E), ViT and a training step in plain flax, not tuned for speed.
 
-The parameter tree is that of `mixer.models.mixer`, so that a test can compare the two.
+The parameter trees are those of `mixer.models`, so that a test can compare the two.
 """
 
 from typing import Any
@@ -67,11 +67,89 @@ class PlainMixer(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(x)
 
 
+class EncoderBlock(nn.Module):
+    """Flax's self-attention followed by an MLP, on `[batch, tokens, channels]`."""
+
+    mlp_dim: int
+    num_heads: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x)
+        x = x + nn.MultiHeadDotProductAttention(
+            self.num_heads, dtype=self.dtype, name="MultiHeadDotProductAttention_1"
+        )(y)
+        y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_2")(x)
+        return x + MlpBlock(self.mlp_dim, self.dtype, name="MlpBlock_3")(y)
+
+
+class Encoder(nn.Module):
+    """Position embedding, blocks and a last normalisation."""
+
+    num_blocks: int
+    mlp_dim: int
+    num_heads: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = AddPosition(self.dtype, name="posembed_input")(x)
+        for block in range(self.num_blocks):
+            dims = (self.mlp_dim, self.num_heads)
+            x = EncoderBlock(*dims, self.dtype, name=f"encoderblock_{block}")(x)
+        return nn.LayerNorm(dtype=self.dtype, name="encoder_norm")(x)
+
+
+class AddPosition(nn.Module):
+    """Adds the position embedding."""
+
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = nn.initializers.normal(0.02)
+        return x + self.param("pos_embedding", init, (1, *x.shape[1:])).astype(self.dtype)
+
+
+class PlainViT(nn.Module):
+    """Maps images `[batch, height, width, 3]` to logits `[batch, num_classes]`; a class token."""
+
+    num_classes: int
+    num_blocks: int
+    patch_size: int
+    hidden_dim: int
+    mlp_dim: int
+    num_heads: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        patch = (self.patch_size, self.patch_size)
+        stem = nn.Conv(self.hidden_dim, patch, strides=patch, dtype=self.dtype, name="embedding")
+        x = stem(images)
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        token = self.param("cls", nn.initializers.zeros, (1, 1, self.hidden_dim)).astype(x.dtype)
+        x = jnp.concatenate([jnp.tile(token, (x.shape[0], 1, 1)), x], axis=1)
+        dims = (self.num_blocks, self.mlp_dim, self.num_heads)
+        x = Encoder(*dims, self.dtype, name="Transformer")(x)[:, 0]
+        return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(x)
+
+
+_PLAIN: dict[str, type[nn.Module]] = {"mixer": PlainMixer, "vit": PlainViT}
+
+
 def plain_flax(
-    size: dict[str, Any], *, mode: str, batch_size: int, image_size: int, dtype: str
+    name: str, size: dict[str, Any], *, mode: str, batch_size: int, image_size: int, dtype: str
 ) -> Workload:
-    """Returns training or inference on random float images; `size` is a value of `VARIANTS`."""
-    model = PlainMixer(num_classes=NUM_CLASSES, dtype=dtype, **size)
+    """Returns training or inference on random float images; `size` has the model's dimensions.
+
+    Raises:
+      NotImplementedError: the family is neither Mixer nor ViT.
+    """
+    if name not in _PLAIN:
+        raise NotImplementedError(f"{name} is not written in plain flax")
+    model = _PLAIN[name](num_classes=NUM_CLASSES, dtype=dtype, **size)
     images = jax.random.normal(jax.random.key(0), (batch_size, image_size, image_size, 3))
     labels = jax.random.randint(jax.random.key(1), (batch_size,), 0, NUM_CLASSES)
     targets = jax.nn.one_hot(labels, NUM_CLASSES)

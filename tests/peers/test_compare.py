@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 from mixer.benchmark.timing import Workload
-from mixer.models.mixer import VARIANTS, MlpMixer
+from mixer.models import MODELS, build_model
+from tests.models.tiny import random_params
 from tests.peers import compare as peers
-from tests.peers.plain_flax import PlainMixer
+from tests.peers.plain_flax import PlainMixer, PlainViT, plain_flax
 from tests.peers.timm_peer import timm
 
-SIZE = {
-    "num_blocks": 2,
-    "patch_size": 2,
-    "hidden_dim": 16,
-    "tokens_mlp_dim": 8,
-    "channels_mlp_dim": 32,
+_DIMS = {"num_blocks": 2, "patch_size": 2, "hidden_dim": 16}
+SIZES = {
+    "mixer": {**_DIMS, "tokens_mlp_dim": 8, "channels_mlp_dim": 32},
+    "vit": {**_DIMS, "mlp_dim": 32, "num_heads": 2},
+    "bit": {"block_sizes": (1, 2, 1, 1), "width": 1.0},
+    "gmlp": {**_DIMS, "mlp_dim": 32},
 }
 WORK = {"batch_size": 4, "image_size": 8, "dtype": "float32"}
 TIMES = {"batch_size": 4, "seconds": 0.1, "windows": 2}
@@ -64,7 +65,7 @@ def test_a_peer_that_is_missing_or_fails_is_skipped(monkeypatch):
         raise RuntimeError("no compiler\nand a long story")
 
     builders = {
-        "timm": lambda: timm(SIZE, mode="infer", compiled=False, **WORK),
+        "timm": lambda: timm("vit", SIZES["vit"], mode="infer", compiled=False, **WORK),
         "fails": fails,
         "runs": fake,
     }
@@ -77,26 +78,27 @@ def test_a_peer_that_is_missing_or_fails_is_skipped(monkeypatch):
         peers.compare(fake, {"timm": builders["timm"]}, **TIMES)
 
 
-def test_plain_flax_is_the_same_function(tiny_mixer):
-    plain = PlainMixer(num_classes=10, dtype="float32", **SIZE)
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(2, 8, 8, 3)).astype(np.float32)
-    shapes = jax.eval_shape(plain.init, jax.random.key(0), images)["params"]
-    params = jax.tree.map(lambda x: rng.normal(size=x.shape, scale=0.2).astype(x.dtype), shapes)
-    ours = jax.jit(tiny_mixer.apply)({"params": params}, images)
+@pytest.mark.parametrize(("name", "plain"), [("mixer", PlainMixer), ("vit", PlainViT)])
+def test_plain_flax_is_the_same_function(name, plain):
+    model = build_model(name, num_classes=10, **SIZES[name])
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    variables = {"params": random_params(model, images)}
+    ours = jax.jit(model.apply)(variables, images)
     assert np.std(ours) > 0.1
-    np.testing.assert_allclose(jax.jit(plain.apply)({"params": params}, images), ours, atol=1e-6)
+    plain = plain(num_classes=10, dtype="float32", **SIZES[name])
+    np.testing.assert_allclose(jax.jit(plain.apply)(variables, images), ours, atol=2e-6)
 
 
 def test_training_is_compared_with_plain_flax(  # inference: tests/test_scripts.py
     monkeypatch, quick_compilation
 ):
-    monkeypatch.setitem(VARIANTS, "tiny", SIZE | {"num_blocks": 1})
+    monkeypatch.setitem(MODELS["vit"][1], "tiny", SIZES["vit"] | {"num_blocks": 1})
     report = peers.measure_peers(
-        "tiny", peers=["plain_flax"], mode="train", seconds=0.01, windows=2, **WORK
+        "ViT-tiny", peers=["plain_flax"], mode="train", seconds=0.01, windows=2, **WORK
     )
     (row,) = report["peers"]
-    assert (report["variant"], report["mode"], report["device"]) == ("tiny", "train", "cpu")
+    assert (report["model"], report["variant"], report["mode"]) == ("vit", "tiny", "train")
+    assert report["device"] == "cpu"
     assert row["peer"] == "plain_flax"
     assert row["images_per_s"]["median"] > 0
     assert 0.01 < row["ratio"]["min"] <= row["ratio"]["max"] < 100
@@ -105,7 +107,7 @@ def test_training_is_compared_with_plain_flax(  # inference: tests/test_scripts.
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"variant": "S/33"}, "variant of mixer 'S/33'.*Did you mean 'S/32'"),
+        ({"variant": "ViT-S/33"}, "model 'ViT-S/33'.*Did you mean 'ViT-S/32'"),
         ({"peers": ["tim"]}, "peer 'tim'.*Did you mean 'timm'"),
         ({"image_size": 100}, "multiples of patch_size=16; got 100 x 100"),
     ],
@@ -116,10 +118,17 @@ def test_what_cannot_be_measured_is_refused(change, message):
         peers.measure_peers(**arguments, seconds=0.1, windows=1)
 
 
+def test_what_is_not_written_in_plain_flax_is_said():
+    with pytest.raises(NotImplementedError, match="bit is not written in plain flax"):
+        plain_flax("bit", SIZES["bit"], mode="infer", **WORK)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
 @pytest.mark.filterwarnings("ignore")  # from PyTorch and timm
-@pytest.mark.parametrize("mode", ["train", "infer"])
-def test_timm_runs_with_the_same_number_of_parameters(monkeypatch, mode):
+@pytest.mark.parametrize(
+    ("name", "mode"), [(name, "train") for name in SIZES] + [("mixer", "infer")]
+)
+def test_timm_runs_with_the_same_number_of_parameters(monkeypatch, name, mode):
     import torch
 
     counts, adam = [], torch.optim.Adam
@@ -130,7 +139,7 @@ def test_timm_runs_with_the_same_number_of_parameters(monkeypatch, mode):
         return adam(params, **kwargs)
 
     monkeypatch.setattr(torch.optim, "Adam", counting_adam)
-    timm(SIZE, mode=mode, compiled=False, **WORK).run(2)
-    model = MlpMixer(num_classes=1000, **SIZE)
+    timm(name, SIZES[name], mode=mode, compiled=False, **WORK).run(2)
+    model = build_model(name, num_classes=1000, **SIZES[name])
     params = jax.eval_shape(model.init, jax.random.key(0), jax.numpy.zeros((1, 8, 8, 3)))
     assert counts == [sum(leaf.size for leaf in jax.tree.leaves(params))]

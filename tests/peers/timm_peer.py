@@ -1,5 +1,6 @@
-"""Peer: timm's Mixer in PyTorch, eager or compiled, on the same kind of device as JAX."""
+"""Peer: timm's models in PyTorch, eager or compiled, on the same kind of device as JAX."""
 
+import functools
 import time
 from typing import Any
 
@@ -12,7 +13,8 @@ _KEPT: list[Any] = []  # PyTorch unregisters operators whose library is garbage-
 
 
 def timm(
-    size: dict[str, int],
+    name: str,
+    size: dict[str, Any],
     *,
     mode: str,
     batch_size: int,
@@ -20,7 +22,7 @@ def timm(
     dtype: str,
     compiled: bool,
 ) -> Workload:
-    """Returns training or inference on random float images; `size` is a value of `VARIANTS`.
+    """Returns training or inference on random float images; `size` has the model's dimensions.
 
     With bfloat16, training uses autocast, keeping parameters and optimizer state in float32 like
     ours, and inference casts the whole model to bfloat16, which is faster. On a GPU, float32
@@ -30,21 +32,13 @@ def timm(
       ImportError: timm or PyTorch is not installed.
       RuntimeError: PyTorch does not support the device, or cannot compile on this machine.
     """
-    torch, timm_mixer = _import()
+    torch, models = _import()
     device = {"cpu": "cpu", "gpu": "cuda"}.get(jax.default_backend())
     if device is None or (device == "cuda" and not torch.cuda.is_available()):
         raise RuntimeError(f"this PyTorch does not run on JAX's {jax.default_backend()}")
     if device == "cuda":
         torch.set_float32_matmul_precision("high")
-    ratios = (size["tokens_mlp_dim"], size["channels_mlp_dim"])
-    model = timm_mixer.MlpMixer(
-        num_classes=NUM_CLASSES,
-        img_size=image_size,
-        patch_size=size["patch_size"],
-        num_blocks=size["num_blocks"],
-        embed_dim=size["hidden_dim"],
-        mlp_ratio=tuple(dim / size["hidden_dim"] for dim in ratios),
-    ).to(device)
+    model = _network(models, name, size, image_size).to(device)
     images = torch.randn(batch_size, 3, image_size, image_size, device=device)
     if mode == "infer":
         model, images = model.eval().to(getattr(torch, dtype)), images.to(getattr(torch, dtype))
@@ -79,6 +73,34 @@ def timm(
     return Workload(run, time.perf_counter() - start)
 
 
+def _network(models: Any, name: str, size: dict[str, Any], image_size: int) -> Any:
+    if name == "bit":
+        return models.resnetv2.ResNetV2(
+            list(size["block_sizes"]),
+            num_classes=NUM_CLASSES,
+            width_factor=int(size["width"]),
+            stem_type="fixed",
+            conv_layer=functools.partial(models.resnetv2.StdConv2d, eps=1e-8),
+        )
+    width = size["hidden_dim"]
+    fields = {"num_classes": NUM_CLASSES, "img_size": image_size, "embed_dim": width}
+    fields["patch_size"] = size["patch_size"]
+    if name == "vit":
+        return models.vision_transformer.VisionTransformer(
+            depth=size["num_blocks"],
+            num_heads=size["num_heads"],
+            mlp_ratio=size["mlp_dim"] / width,
+            **fields,
+        )
+    mixers = models.mlp_mixer
+    if name == "gmlp":
+        fields |= {"mlp_ratio": size["mlp_dim"] / width}
+        fields |= {"block_layer": mixers.SpatialGatingBlock, "mlp_layer": mixers.GatedMlp}
+    else:
+        fields["mlp_ratio"] = (size["tokens_mlp_dim"] / width, size["channels_mlp_dim"] / width)
+    return mixers.MlpMixer(num_blocks=size["num_blocks"], **fields)
+
+
 def _import() -> tuple[Any, Any]:
     import torch
 
@@ -90,6 +112,6 @@ def _import() -> tuple[Any, Any]:
         operators = torch.library.Library("torchvision", "DEF")
         operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _KEPT.append(operators)
-    from timm.models import mlp_mixer
+    from timm import models
 
-    return torch, mlp_mixer
+    return torch, models

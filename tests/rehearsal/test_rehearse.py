@@ -13,7 +13,9 @@ import sys
 
 import pytest
 
-from configs import digits
+from configs import digits, pretrain_imagenet, pretrain_jft300m
+from mixer.build import build_without_data
+from mixer.models import named
 from mixer.rehearsal import rehearse as rehearsal
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -41,6 +43,30 @@ def test_configs_that_cannot_work_are_refused_before_compiling(monkeypatch, key,
     config[key] = value
     with pytest.raises(ValueError, match=message):
         rehearsal.rehearse_training(config, "v3-8")
+
+
+@pytest.mark.parametrize(
+    ("base", "model", "speed", "core_days"),
+    [
+        (pretrain_imagenet.get_config("B/16"), "Mixer-B/16", 1384, 10),
+        (pretrain_imagenet.get_config("B/16"), "ViT-B/16", 861, 20),
+        (pretrain_jft300m.get_config("L/16,14"), "ViT-L/16", 280, 650),
+        (pretrain_jft300m.get_config("B/16"), "BiT-R50x2", 890, 140),
+        (pretrain_jft300m.get_config("L/16,14"), "ViT-B/16", None, None),
+        (pretrain_imagenet.get_config("B/16"), "gMLP-B/16", None, None),
+    ],
+)
+def test_the_row_of_the_paper_is_that_of_the_family(base, model, speed, core_days):
+    name, variant = named(model)
+    fields = {key: base.model[key] for key in ("head_bias_init", "dtype", "remat")}
+    if name != "bit":
+        fields |= {key: base.model[key] for key in ("dropout_rate", "stochastic_depth_rate")}
+        fields |= {"gelu_approximate": True}
+    base.model = {"name": name, "variant": variant, **fields}
+    options, _ = build_without_data(base)
+    row = rehearsal._paper_row(options)
+    found = (row.img_per_sec_per_core, row.tpu_v3_core_days) if row else (None, None)
+    assert found == (speed, core_days)
 
 
 def rehearse(*arguments: str) -> list[dict]:
