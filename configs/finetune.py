@@ -144,7 +144,7 @@ def get_config(what: str = "B/16,cifar10") -> ConfigDict:
         config.train_crop.resize = before_crop
     config.flip = not digits  # mirrored digits are not digits
     config.randaugment = ConfigDict({"layers": 0, "magnitude": 0.0})
-    # The BiT-HyperRule: 0.1 for 20,000 images or more, which are trained on for so many steps.
+    # The BiT-HyperRule: mixup on datasets of 20,000 images or more, which get 10,000 steps or more.
     config.mixup_alpha = 0.1 if by_rule and steps >= 10_000 else 0.0
     config.loss = "softmax"
 

@@ -18,13 +18,17 @@ from mixer.config.key import Key
 from mixer.paper import reference
 from mixer.paper.graph import CoreDays, Run, jobs_of, jobs_of_items
 from mixer.paper.items import all_items
+from mixer.rehearsal import table3
 from mixer.reproduction.study import Study
 from mixer.weights.published import CATALOGUE
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = (
-    *("README.md", "docs/architecture.md", "docs/configs.md"),
-    *("docs/reproduction.md", "docs/weights.md"),
+    "README.md",
+    *(
+        f"docs/{n}.md"
+        for n in ("architecture", "configs", "weights", "performance", "reproduction")
+    ),
 )
 _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
@@ -113,11 +117,23 @@ def _keys(keys: dict[str, Key]) -> Callable[[], list[str]]:
     return lines
 
 
+def throughput() -> list[str]:
+    """Returns the estimated inference throughput of Table 3's models next to the paper's."""
+    names = ("model", "pixels", "estimate, images/s/core", "images per core", "paper")
+    lines = _header(*names, "estimate / paper")
+    for row in table3.best_records(table3.read_records(ROOT / "docs/table3_throughput.jsonl")):
+        speed, paper = row["images_per_s_per_core"], row["paper"]
+        cells = row["model"], row["image_size"], f"{speed:,.0f}", row["batch_per_core"]
+        lines.append(_row(*cells, f"{paper:,}", f"{speed / paper:.2f}"))
+    return lines
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "results": results,
     "sizes": sizes,
     "published": published,
     "reproduction": reproduction,
+    "throughput": throughput,
     "data_keys": _keys(config_keys.DATA),
     "training_keys": _keys(config_keys.TRAINING),
     "model_keys": _keys(config_keys.MODEL),

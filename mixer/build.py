@@ -200,6 +200,13 @@ def _few_shot(keys: dict[str, Any], data_dir: str, one_pass: Callable[..., Any])
     train, test = (open_dataset(name, split, data_dir) for split in splits)
     given = [f"few_shot.{key}={keys[key]}" for key in ("train_split", "test_split")]
     check_splits(train, test, name, given)
+    if train.labels_per_image != 1 or test.labels_per_image != 1:
+        raise ValueError(f"Expected one label per image for few_shot.dataset; {name} has several.")
+    if keys["shots"] * train.num_classes > len(train.records):
+        raise ValueError(
+            f"Expected few_shot.shots={keys['shots']} images of each of the {train.num_classes:,} "
+            f"classes in {given[0]}; it has {len(train.records):,} images. Use fewer shots."
+        )
     return FewShot(train.num_classes, keys["shots"], one_pass(train), one_pass(test))
 
 

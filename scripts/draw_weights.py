@@ -27,7 +27,8 @@ def main() -> None:
     weights = load_weights(_WEIGHTS.value)
     if weights.family != "mixer":
         raise ValueError(
-            f"Expected weights of a Mixer, which has token-mixing MLPs; got {weights.description}."
+            "Expected weights of a Mixer, which has token-mixing MLPs; got those of the model "
+            f"{weights.family}: {weights.description}."
         )
     params = weights.params
     blocks = sum(name.startswith("MixerBlock_") for name in params)

@@ -21,6 +21,7 @@ from mixer.checkpoint.folder import newest_step
 from mixer.checkpoint.restore import restore
 from mixer.data.input_pipeline import TrainInput
 from mixer.data.records import Files
+from mixer.evaluation import in_training
 from mixer.flops import CHIPS, Chip
 from mixer.reporting.metrics import read_metrics
 from mixer.runtime.preemption import Preempted
@@ -168,7 +169,7 @@ def test_a_run_that_lacks_its_last_evaluation_alone_compiles_no_step(
         raise Preempted(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_loop, "evaluate", stopped)
+        patch.setattr(in_training, "evaluate", stopped)
         with pytest.raises(Preempted):
             train_loop.train(digits_config, tmp_path)
     assert newest_step(tmp_path / "checkpoints") == 2

@@ -33,7 +33,7 @@ _TRAINED_AT = 224  # pixels
 def main(names: list[str]) -> None:
     from mixer.models import named, sizes  # after flag parsing, since JAX takes seconds
 
-    image_sizes = command.positive_integers(_IMAGE_SIZES)
+    image_sizes = tuple(dict.fromkeys(command.positive_integers(_IMAGE_SIZES)))
     chosen = [named(name) for name in names] or sizes()
     if not _JSON.value:
         _print_header(image_sizes)
@@ -84,7 +84,10 @@ def describe(
         "sequence_length": patches and patches + (getattr(model, "pool", None) == "token"),
         "parameters": sum(counts.values()),
         "parameters_without_head": body,
-        "gflops": {size: _gflops(model, size) for size in image_sizes},
+        "gflops": {
+            size: None if size != _TRAINED_AT and name == "gmlp" else _gflops(model, size)
+            for size in image_sizes
+        },
         "differs": _difference_from_table1(variant, patches, body) if name == "mixer" else "",
     }
 
@@ -131,7 +134,7 @@ def _difference_from_table1(variant: str, patches: int | None, parameters: int) 
 
 
 def _print_header(image_sizes: Sequence[int]) -> None:
-    gflops = "".join(f"{f'GFLOPs {size}':>12}" for size in image_sizes)
+    gflops = "".join(f"{f'GFLOPs {size}':>14}" for size in image_sizes)
     print(
         f"{'model':14}{'patches':>9}{'sequence':>10}{'parameters':>15}{'without head':>15}{gflops}",
         flush=True,
@@ -139,7 +142,7 @@ def _print_header(image_sizes: Sequence[int]) -> None:
 
 
 def _line(row: dict[str, Any]) -> str:
-    gflops = "".join(f"{cost:12,.2f}" if cost else f"{'-':>12}" for cost in row["gflops"].values())
+    gflops = "".join(f"{cost:14,.2f}" if cost else f"{'-':>14}" for cost in row["gflops"].values())
     return (
         f"{row['model']:14}{row['patches'] or '-':>9}{row['sequence_length'] or '-':>10}"
         f"{row['parameters']:15,}{row['parameters_without_head']:15,}{gflops}"

@@ -19,7 +19,11 @@ def _row_major(y: jax.Array) -> jax.Array:
 
 
 class MlpBlock(nn.Module):
-    """Two dense layers with a GELU between them, over the last dimension."""
+    """Two dense layers with a GELU between them, over the last dimension.
+
+    Fields:
+      row_major: on a TPU, the hidden activation is laid out in memory as it is indexed.
+    """
 
     mlp_dim: int
     gelu_approximate: bool = True
@@ -27,6 +31,7 @@ class MlpBlock(nn.Module):
     dtype: DTypeLike = jnp.float32
     kernel_init: Initializer = lecun_normal()
     bias_init: Initializer = zeros
+    row_major: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, rows: jax.Array, *, train: bool) -> jax.Array:
@@ -38,9 +43,8 @@ class MlpBlock(nn.Module):
             dot_general=product,
         )
         y = checkpoint_name(dense(self.mlp_dim)(x), "hidden")
-        # Left alone, the TPU compiler puts B next to the channels and copies the trunk back and
-        # forth: 3% of the step. The others would gather the batch for it (docs/performance.md).
-        y = jax.lax.platform_dependent(y, tpu=_row_major, default=lambda y: y)
+        if self.row_major:  # the other compilers would gather the batch (docs/performance.md)
+            y = jax.lax.platform_dependent(y, tpu=_row_major, default=lambda y: y)
         y = gelu(y, self.gelu_approximate)
         y = Dropout(self.dropout_rate)(y, rows, train=train)
         y = dense(x.shape[-1])(y)

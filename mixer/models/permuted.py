@@ -29,9 +29,14 @@ def permute_pixels(images: jax.Array, permutation: str, patch_size: int) -> jax.
     check_images_shape(images.shape, patch_size)
     batch, height, width, colours = images.shape
     if permutation == "pixels":
-        order = _order(height * width)
+        order = _order(height * width, seed=0)
         return images.reshape(batch, height * width, colours)[:, order].reshape(images.shape)
     rows, columns = height // patch_size, width // patch_size
+    if rows * columns < 2:
+        raise ValueError(
+            f"Expected two or more patches to permute; got one of {patch_size} pixels in images "
+            f"of {height} x {width}. Use a smaller permuted_patch_size."
+        )
     patches = images.reshape(batch, rows, patch_size, columns, patch_size, colours).swapaxes(2, 3)
     patches = patches.reshape(batch, rows * columns, patch_size**2, colours)
     patches = patches[:, patch_order(rows * columns)][:, :, pixel_order(patch_size)]
@@ -41,16 +46,17 @@ def permute_pixels(images: jax.Array, permutation: str, patch_size: int) -> jax.
 
 def patch_order(num_patches: int) -> np.ndarray:
     """Returns the number of the patch that comes to each place, `[S]`."""
-    return _order(num_patches)
+    return _order(num_patches, seed=1)
 
 
 def pixel_order(patch_size: int) -> np.ndarray:
     """Returns the number of the pixel that comes to each place in a patch, `[P * P]`."""
-    return _order(patch_size**2)
+    return _order(patch_size**2, seed=2)
 
 
-def _order(size: int) -> np.ndarray:
-    return np.random.default_rng(0).permutation(size)
+def _order(size: int, seed: int) -> np.ndarray:
+    # NumPy keeps this generator as it is: a run sees the same images with every version.
+    return np.random.RandomState(seed).permutation(size)
 
 
 class PermutedMixer(MlpMixer):

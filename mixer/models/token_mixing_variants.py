@@ -12,12 +12,13 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from mixer.errors import unknown_name
 from mixer.models.dropout import Dropout, StochasticDepth, linear_rate
 from mixer.models.images import check_images_shape
-from mixer.models.layers import LayerNorm, classification_head, gelu
+from mixer.models.layers import LayerNorm, classification_head, gelu, product
 from mixer.models.mixer import MlpMixer
 from mixer.models.mlp import MlpBlock
 from mixer.models.remat import rematerialized
@@ -61,9 +62,10 @@ class TokenMixing(nn.Module):
         else:  # G neighbouring columns become G rows
             y = y.reshape(batch, tokens, channels // groups, groups).swapaxes(2, 3)
         y = y.reshape(batch, tokens * groups, channels // groups).swapaxes(1, 2)
-        dense = UntiedDense if self.variant == "untied" else nn.Dense
+        is_untied = self.variant == "untied"
+        dense = UntiedDense if is_untied else functools.partial(nn.Dense, dot_general=product)
         tokens_after = (tokens + 1) // 2 if self.variant == "pyramid" else tokens * groups
-        y = dense(self.mlp_dim, dtype=self.dtype, name="Dense_0")(y)
+        y = checkpoint_name(dense(self.mlp_dim, dtype=self.dtype, name="Dense_0")(y), "hidden")
         y = gelu(y, self.gelu_approximate)
         y = Dropout(self.dropout_rate)(y, rows, train=train)
         y = dense(tokens_after, dtype=self.dtype, name="Dense_1")(y)
@@ -95,6 +97,7 @@ class VariantBlock(nn.Module):
             self.token_mixing, self.groups, self.tokens_mlp_dim, *mlp_fields, name="token_mixing"
         )(y, rows, train=train)
         x = x + drop()(y, rows, train=train) if y.shape == x.shape else y
+        x = checkpoint_name(x, "trunk")
         y = LayerNorm(dtype=self.dtype)(x)
         y = MlpBlock(self.channels_mlp_dim, *mlp_fields, name="channel_mixing")(
             y, rows, train=train
@@ -158,9 +161,16 @@ class MixerVariant(MlpMixer):
     def _check_fields(self) -> None:
         if self.token_mixing not in VARIANTS:
             raise unknown_name("token_mixing", self.token_mixing, VARIANTS)
-        if self.groups < 1 or self.hidden_dim % self.groups:
+        has_groups = self.token_mixing in ("grouped", "views")
+        if has_groups and (self.groups < 1 or self.hidden_dim % self.groups):
             raise ValueError(
                 f"Expected groups to divide the {self.hidden_dim} channels; got {self.groups}."
             )
-        if self.token_mixing == "pyramid" and not self.halved_after:
-            raise ValueError("Expected halved_after to name blocks, such as (3, 7); got none.")
+        halved = set(self.halved_after)
+        if self.token_mixing == "pyramid" and not (
+            halved and len(halved) == len(self.halved_after) and max(halved) < self.num_blocks
+        ):
+            raise ValueError(
+                f"Expected halved_after to name blocks from 0 to {self.num_blocks - 1}, each "
+                f"once, such as (0, 2); got {tuple(self.halved_after)}."
+            )

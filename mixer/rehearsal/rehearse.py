@@ -9,6 +9,7 @@ import re
 import time
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -67,16 +68,27 @@ def rehearse_training(config: ConfigDict, topology: str) -> dict[str, Any]:
 def rehearse_inference(config: ConfigDict, topology: str, batch_per_core: int) -> dict[str, Any]:
     """Like `rehearse_training`, for the forward pass with `batch_per_core` images per device."""
     options, _ = build_without_data(config)
-    mesh = create_mesh(slice_devices(topology))
     model = build_model(**options.model, num_classes=options.num_classes)
+    report = rehearse_forward_pass(model, options.image_size, topology, batch_per_core)
+    paper = _paper_row(options)
+    if paper:
+        report["paper_images_per_s_per_core"] = paper.img_per_sec_per_core
+    return report
+
+
+def rehearse_forward_pass(
+    model: nn.Module, image_size: int, topology: str, batch_per_core: int
+) -> dict[str, Any]:
+    """Like `rehearse_inference`, for a model that is built already."""
+    mesh = create_mesh(slice_devices(topology))
     batch = abstract_batch(
-        batch_sharding(mesh), batch_per_core * mesh.size, options.image_size, labels_per_image=1
+        batch_sharding(mesh), batch_per_core * mesh.size, image_size, labels_per_image=1
     )
 
     def infer(params: Any, batch: DeviceBatch) -> Any:
         return model.apply({"params": params}, normalize_images(batch["images"]))
 
-    sample = jnp.zeros((1, options.image_size, options.image_size, 3))
+    sample = jnp.zeros((1, image_size, image_size, 3))
     params = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
         jax.eval_shape(model.init, jax.random.key(0), sample)["params"],
@@ -87,9 +99,6 @@ def rehearse_inference(config: ConfigDict, topology: str, batch_per_core: int) -
     if report["fits"]:
         images = batch_per_core / CHIPS[mesh.devices.flat[0].device_kind].cores
         report["images_per_s_per_core"] = images / report["estimated_step_ms"] * 1e3
-    paper = _paper_row(options)
-    if paper:
-        report["paper_images_per_s_per_core"] = paper.img_per_sec_per_core
     return report
 
 

@@ -114,6 +114,12 @@ FAMILIES = {
 }
 
 
+# Models with the arrays of a family, whose images are permuted in a way of their size.
+ONE_RESOLUTION = ("permuted_mixer", "permuted_bit")
+# Models whose arrays may look like those of a family, and compute something else.
+_NO_FAMILY = ("mixer_variant",)
+
+
 def family_named(name: str) -> Family:
     """Returns a row of `FAMILIES`.
 
@@ -154,7 +160,7 @@ def family_like(params: Mapping[str, Any], model_name: str) -> str:
 
     A model without a row here may have the parameters of one that has; otherwise it is itself.
     """
-    if model_name in FAMILIES:
+    if model_name in FAMILIES or model_name in _NO_FAMILY:
         return model_name
     shapes = flat_shapes(params)
     try:

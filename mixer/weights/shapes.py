@@ -1,4 +1,4 @@
-"""The shapes of parameters by name, and what is said of those that do not fit."""
+"""Parameter shapes by name, and the error message for those that do not match."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -11,7 +11,13 @@ from mixer.checkpoint.format import read_checkpoint
 from mixer.data.imagenet import imagenet_class_names
 from mixer.weights.catalogue import CATALOGUE, fetch
 from mixer.weights.eval_recipe import PAPER, EvalRecipe, recipe_of
-from mixer.weights.families import FAMILIES, family_like, family_of, find_architecture
+from mixer.weights.families import (
+    FAMILIES,
+    ONE_RESOLUTION,
+    family_like,
+    family_of,
+    find_architecture,
+)
 from mixer.weights.files import WeightsFile, read_file
 from mixer.weights.finite import check_finite
 from mixer.weights.naming import Found
@@ -59,7 +65,15 @@ def resized_params(weights: Weights, image_size: int) -> dict[str, Any]:
     """
     if not weights.found.num_tokens and image_size < 1:
         raise ValueError(f"Expected an image size of at least 1 pixel; got {image_size}.")
-    if image_size == weights.image_size or not weights.found.num_tokens:
+    if image_size == weights.image_size:
+        return weights.params
+    name = weights.model.get("name", weights.family)
+    if weights.family not in FAMILIES or name in ONE_RESOLUTION:
+        raise ValueError(
+            f"Expected {weights.image_size} pixels, those of the run: the model {name} has no "
+            f"change of resolution; got {image_size}."
+        )
+    if not weights.found.num_tokens:
         return weights.params
     family, patch_size = FAMILIES[weights.family], weights.found.fields["patch_size"]
     if family.resize is None:
@@ -70,9 +84,10 @@ def resized_params(weights: Weights, image_size: int) -> dict[str, Any]:
     unit = weights.image_size if family.resizes_to_tiles else patch_size
     if image_size <= 0 or image_size % unit:
         sizes = ", ".join(str(unit * factor) for factor in (1, 2, 3))
+        exactly = "exactly " if family.resizes_to_tiles else ""
         raise ValueError(
             f"The weights are for images of {weights.image_size} pixels and can only be resized "
-            f"exactly to integer multiples of {unit}. Expected {sizes}, ...; got {image_size}."
+            f"{exactly}to integer multiples of {unit}. Expected {sizes}, ...; got {image_size}."
         )
     old, new = (size // patch_size for size in (weights.image_size, image_size))
     return family.resize(weights.params, (old, old), (new, new))

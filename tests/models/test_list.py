@@ -5,10 +5,14 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 
 from mixer.models import named, sizes, title_of
 from mixer.models.__main__ import describe
 from mixer.models.mixer import VARIANTS
+
+for _flag in ("image_sizes", "num_classes", "json"):  # other tests define flags of these names
+    delattr(flags.FLAGS, _flag)
 
 
 @pytest.mark.parametrize("size", sizes())

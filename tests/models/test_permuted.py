@@ -15,6 +15,8 @@ from tests.models.tiny import random_params
 from tests.test_train_step import host_batch
 
 pytestmark = pytest.mark.usefixtures("quick_compilation_of_file")
+PATCHES = [8, 2, 6, 7, 1, 0, 4, 3, 5]
+PIXELS = [4, 1, 6, 2, 3, 0, 5, 7, 8]
 SIZES = dict(num_blocks=2, patch_size=4, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=32)
 
 
@@ -32,6 +34,11 @@ def test_patches_and_pixels_in_them_by_hand():
             old_row, old_column = patch // 3 * 2 + source // 2, patch % 3 * 2 + source % 2
             np.testing.assert_array_equal(permuted[:, row, column], images[:, old_row, old_column])
     assert sorted(patch_order(6)) == list(range(6)) != list(patch_order(6))
+
+
+def test_the_orders_are_those_of_every_run_before():
+    assert patch_order(9).tolist() == PATCHES
+    assert pixel_order(3).tolist() == PIXELS
 
 
 def test_pixels_are_permuted_alike_in_all_images_and_colours_stay():
@@ -53,6 +60,7 @@ def test_pixels_are_permuted_alike_in_all_images_and_colours_stay():
             "Unknown permutation 'patch'.*Did you mean 'patches'",
         ),
         (dict(permutation="patches"), (16, 18), "multiples of patch_size=4; got 16 x 18"),
+        (dict(permutation="patches"), (4, 4), "two or more patches to permute; got one"),
     ],
 )
 def test_what_cannot_be_permuted_is_refused(fields, shape, message):

@@ -48,7 +48,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
 
 def tiny_model(family: str, **fields: Any) -> nn.Module:
     """Returns the tiny model, of 10 classes, with some fields replaced."""
-    return build_model(family, **{"num_classes": 10, **TINY[family], **fields})
+    return build_model(family, **{"num_classes": 10, **(TINY | EXPERIMENTS)[family], **fields})
 
 
 def random_params(model: nn.Module, images: np.ndarray) -> Any:

@@ -116,6 +116,19 @@ def test_the_step_of_mixer_b16_is_as_lean_as_it_was():
 
 @needs_libtpu
 @pytest.mark.slow
+def test_the_step_of_vit_b16_is_as_lean_as_it_was():
+    (report,) = rehearse(
+        *("--config=configs/pretrain_imagenet.py:B/16", "--topology=v3-32"),
+        *("--config.model.name=vit", "--config.model.pool=token"),
+        *("--config.model.representation_size=768", "--config.model.stochastic_depth_rate=0.0"),
+    )
+    assert report["estimated_step_ms"] <= 316
+    assert report["peak_hbm_gib"] <= 7.8
+    assert report["bound_step_ms"] == pytest.approx(220.8, rel=0.01)
+
+
+@needs_libtpu
+@pytest.mark.slow
 def test_what_does_not_fit_is_said_with_a_change_that_does():
     reports = rehearse(
         *("--config=configs/digits.py", "--topology=v3-8"),
