@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import flax.linen as nn
-from clu import parameter_overview
 from etils import epath
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
@@ -97,7 +96,7 @@ def train(
                 _open_log(workdir, options, training, step, saved, started, pictures) as log,
                 watchdog.phase("training"),
             ):
-                _say_start(log, workdir, options, training, step)
+                log.say_start(training.abstract_state.params, options.init_from)
                 state = restored.state if restored else training.init_state(pretrained)
                 _loop(options, data, training, state, step, checkpoints, log, preemption)
                 return log.finish(best=checkpoints.best())
@@ -259,15 +258,3 @@ def _open_log(
         saved=saved.get("log", {}),
         pictures=pictures,
     )
-
-
-def _say_start(
-    log: RunLog, workdir: epath.Path, options: RunOptions, training: Training, step: int
-) -> None:
-    if step:
-        log.say(f"Resuming {workdir} at step {step:,}.")
-        return
-    params = training.abstract_state.params
-    log.say(parameter_overview.get_parameter_overview(params, include_stats=False))
-    origin = f"the weights {w}, with a fresh head" if (w := options.init_from) else "scratch"
-    log.say(f"Starting {workdir} from {origin}.")
