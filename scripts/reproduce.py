@@ -13,7 +13,6 @@ order that works.
 Run the same command again to go on.
 """
 
-import os
 import pathlib
 import shlex
 from typing import TYPE_CHECKING
@@ -45,7 +44,7 @@ _DATA_DIR = command.path_flag("data_dir", "", "Where TFDS keeps its data sets. D
 
 def main(arguments: list[str]) -> None:
     if _MINIATURE.value:
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        startup.compile_quickly()
     # After flag parsing, since JAX takes seconds.
     from mixer.errors import unknown_name
     from mixer.paper.items import all_items
@@ -78,11 +77,8 @@ def _run(study: "Study", items: "list[Item]") -> None:
 
     execution = execute.PROCESSES
     if _MINIATURE.value:
-        import jax
-
-        # In one process, which compiles quickly and keeps what it has compiled.
+        # In one process, which keeps what it has compiled.
         startup.collect_garbage_rarely()
-        jax.config.update("jax_disable_most_optimizations", True)
         startup.use_compilation_cache(f"{study.workdir}/xla")
         execution = execute.HERE
     with resumable():
@@ -125,7 +121,7 @@ def _plan(study: "Study", items: "list[Item]") -> None:
     if _REHEARSE.value:
         estimate = plan.rehearsed(study, topology or "v3-32")
     else:
-        estimate = plan.recorded(topology)
+        estimate = plan.recorded(study, topology)
     lines = plan.make_plan(study, items, estimate)
     print(f"{plan.plan_table(lines)}\n\n{plan.summary(lines)}")
 
