@@ -64,7 +64,8 @@ def main(arguments: list[str]) -> None:
         raise ValueError(
             "Expected --pretrained=own with --miniature: no tiny weights are published."
         )
-    study = Study(pathlib.Path(workdir), published, _DATA_DIR.value, _MINIATURE.value)
+    # Runs record the weights that they start from by their path.
+    study = Study(pathlib.Path(workdir).absolute(), published, _DATA_DIR.value, _MINIATURE.value)
     study.check_workdir()
     items = miniature.shrink_items(all_items()) if _MINIATURE.value else all_items()
     chosen = plan.choose(items, what[0] if what else "all", _ROWS.value)
