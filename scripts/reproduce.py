@@ -5,7 +5,8 @@ python scripts/reproduce.py plan table3 --rows=imagenet/Mixer-B/16   the runs, a
 python scripts/reproduce.py run table3 --workdir=DIR    trains what is not done, and reports
 python scripts/reproduce.py report all [--workdir=DIR]   Markdown, CSV, LaTeX; figures: PNG, PDF
 
-WHAT is a table or figure, several separated by commas, or "all". --rows chooses rows whose names
+WHAT is a table or figure, several separated by commas, or "all". "figure2right-cifar10", not of the
+paper and not in "all", is Figure 2 (right) in small on CIFAR-10. --rows chooses rows whose names
 contain one of the texts. --print_commands prints the commands of the trainings, one per line, in an
 order that works.
 --pretrained=published starts from the released weights where there are some.
@@ -47,6 +48,7 @@ def main(arguments: list[str]) -> None:
         startup.compile_quickly()
     # After flag parsing, since JAX takes seconds.
     from mixer.errors import unknown_name
+    from mixer.paper import cifar10_fractions
     from mixer.paper.items import all_items
     from mixer.reproduction import miniature, plan
     from mixer.reproduction.study import Study
@@ -67,7 +69,12 @@ def main(arguments: list[str]) -> None:
     # Runs record the weights that they start from by their path.
     study = Study(pathlib.Path(workdir).absolute(), published, _DATA_DIR.value, _MINIATURE.value)
     study.check_workdir()
-    items = miniature.shrink_items(all_items()) if _MINIATURE.value else all_items()
+    items = all_items()
+    if _MINIATURE.value:
+        items = miniature.shrink_items(items)
+    else:
+        extra = cifar10_fractions.figure()
+        items[extra.name] = extra
     chosen = plan.choose(items, what[0] if what else "all", _ROWS.value)
     {"list": _list, "plan": _plan, "run": _run, "report": _report}[verb](study, chosen)
 

@@ -42,7 +42,8 @@ def choose(items: Mapping[str, Item], what: str, rows: Sequence[str] = ()) -> li
     Raises:
       ValueError: there is no such item or row.
     """
-    names = list(items) if what == "all" else what.split(",")
+    all_of_paper = [name for name, item in items.items() if not item.is_extra]
+    names = all_of_paper if what == "all" else what.split(",")
     for name in names:
         if name not in items:
             raise unknown_name("table or figure", name, [*items, "all"])
