@@ -8,10 +8,12 @@ Recipe:   the quick start's, with flips
 Command:  python scripts/reproduce.py run cifar10 --workdir=runs/cifar10
 """
 
+import pathlib
+
 from ml_collections import ConfigDict
 
-from configs import digits
 from mixer.errors import unknown_name
+from mixer.runtime.command import load_config_file
 
 FAMILIES = ("mixer", "vit", "bit")
 PERCENTS = (3, 10, 30, 100)
@@ -25,7 +27,8 @@ def get_config(what: str = "mixer") -> ConfigDict:
         raise unknown_name("family of cifar_fractions.py", family, FAMILIES)
     if percent not in ("", *map(str, PERCENTS)):
         raise unknown_name("percentage", percent, [str(p) for p in PERCENTS])
-    config = digits.get_config(family)
+    digits = load_config_file(str(pathlib.Path(__file__).with_name("digits.py")))
+    config: ConfigDict = digits.get_config(family)
     config.dataset = "cifar10"
     config.train_split = "train[:96%]"
     config.train_fraction = int(percent or 100) / 100

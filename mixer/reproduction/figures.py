@@ -117,7 +117,8 @@ def _draw_fractions(item: Item, values: Values) -> Figure:
         if found:
             style = _FAMILIES[family(row)] | {"markersize": 4, "capsize": 2}
             marker = _MARKERS[number % len(_MARKERS)]
-            axes.errorbar(*zip(*found, strict=True), marker=marker, label=row, **style)
+            across, up, error = zip(*found, strict=True)
+            axes.errorbar(across, up, error, marker=marker, label=row, **style)
     axes.set_xticks(places, item.columns)
     axes.minorticks_off()
     if item.is_extra:
