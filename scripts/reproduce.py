@@ -59,6 +59,9 @@ def main(arguments: list[str]) -> None:
     if len(what) != (verb != "list"):
         expected = "no table or figure" if verb == "list" else "one table or figure"
         raise ValueError(f"Expected {expected} after {verb}; got {' '.join(what) or 'none'}.")
+    unused = [flag.name for flag in (_TOPOLOGY, _REHEARSE, _PRINT_COMMANDS) if flag.value]
+    if unused and verb != "plan":
+        raise ValueError(f"Expected --{unused[0]} with plan alone; got it with {verb}.")
     workdir, published = _WORKDIR.value, _PRETRAINED.value == "published"
     if "://" in workdir or not workdir:
         raise ValueError(f"Expected --workdir to be a local folder; got {workdir!r}.")

@@ -143,8 +143,8 @@ def check(study: Study, jobs: Sequence[Job]) -> None:
     if missing:
         lines = "\n".join(f"* {why}" for why in missing)
         raise ValueError(
-            f"Expected all data that these {len(jobs)} jobs need:\n{lines}\nOr choose rows that do "
-            "without, as in --rows=imagenet/Mixer."
+            f"Expected all data that these {len(jobs)} jobs need:\n{lines}\nOr choose what does "
+            "without: `list` names it, --rows takes a part."
         )
 
 

@@ -135,6 +135,6 @@ def test_the_script_prints_commands_and_refuses_what_it_does_not_know(tmp_path):
         "--config.init_from=imagenet21k/Mixer-L_16 --seeds=0,1,2"
         for name in names
     ]
-    refused = call("lits")
+    refused = call("report", "all")
     assert refused.returncode == 1
-    assert refused.stderr.startswith("error: Unknown verb 'lits'. Expected one of: list, ")
+    assert refused.stderr.startswith("error: Expected --print_commands with plan alone; got it")
