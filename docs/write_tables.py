@@ -1,12 +1,13 @@
 """Writes the generated tables of README.md and docs/: python docs/write_tables.py [--check].
 
 A generated table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. Measured
-numbers come from docs/results.json, the paper's from mixer/paper/reference.py, config keys from
-mixer/config/keys.py, published weights from mixer/weights/published.py. --check writes nothing and
-fails if a table is out of date.
+numbers come from docs/results.json and docs/miniature.csv, the paper's from
+mixer/paper/reference.py, config keys from mixer/config/keys.py, published weights from
+mixer/weights/published.py. --check writes nothing and fails if a table is out of date.
 """
 
 import argparse
+import csv
 import json
 import pathlib
 import re
@@ -19,6 +20,7 @@ from mixer.paper import reference
 from mixer.paper.graph import CoreDays, Run, jobs_of, jobs_of_items
 from mixer.paper.items import all_items
 from mixer.rehearsal import table3
+from mixer.reproduction.report import NO_ACCURACIES
 from mixer.reproduction.study import Study
 from mixer.weights.published import CATALOGUE
 
@@ -98,6 +100,26 @@ def reproduction() -> list[str]:
     return lines
 
 
+def miniature() -> list[str]:
+    """Returns what a run of everything in miniature has reported, by table and figure."""
+    with (ROOT / "docs/miniature.csv").open() as file:
+        cells = [line for line in csv.DictReader(file) if line["item"] != "item"]
+    lines = _header("name", "done", "not run", "nothing to run", "accuracies, miniature")
+    for name in all_items():
+        own = [cell for cell in cells if cell["item"] == name]
+        states = [cell["state"] for cell in own]
+        counts = [sum(state == wanted for state in states) for wanted in ("done", "not run")]
+        trained = name not in ("table1", "table4")
+        shown = [
+            float(cell["ours"])
+            for cell in own
+            if trained and cell["ours"] and cell["column"] not in NO_ACCURACIES
+        ]
+        scores = f"{min(shown):.1f}% to {max(shown):.1f}%" if shown else "-"
+        lines.append(_row(f"`{name}`", *counts, len(own) - sum(counts), scores))
+    return lines
+
+
 def _keys(keys: dict[str, Key]) -> Callable[[], list[str]]:
     """Returns what writes a table of config keys."""
 
@@ -133,6 +155,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "sizes": sizes,
     "published": published,
     "reproduction": reproduction,
+    "miniature": miniature,
     "throughput": throughput,
     "data_keys": _keys(config_keys.DATA),
     "training_keys": _keys(config_keys.TRAINING),

@@ -17,7 +17,7 @@ _FIELDS = (
     *("item", "row", "column", "paper", "ours", "deviation", "difference"),
     *("seeds", "state", "hardware", "commit", "date"),
 )
-_NO_ACCURACIES = ("images/s/core", "core-days")
+NO_ACCURACIES = ("images/s/core", "core-days")
 _NOTE = "Miniature: tiny models on the digits. Its numbers cannot be compared with the paper's."
 
 
@@ -47,7 +47,7 @@ class Entry:
         """Returns a number as it is shown: an accuracy with two decimals."""
         if value is None:
             return ""
-        is_other = isinstance(self.cell.source, Size | Setting) or self.column in _NO_ACCURACIES
+        is_other = isinstance(self.cell.source, Size | Setting) or self.column in NO_ACCURACIES
         return format(value, f"{form},.4g" if is_other else f"{form},.2f")
 
     def ours(self) -> str:
@@ -85,6 +85,8 @@ def write_report(study: Study, items: Sequence[Item]) -> list[pathlib.Path]:
                 written[-1].write_text(text, encoding="utf-8")
             values = {(entry.row, entry.column): entry.value for entry in entries}
             for name, figure in draw(study, item, values) if item.is_figure else ():
+                if study.miniature:
+                    figure.suptitle("Miniature, on the digits", fontsize=5)
                 for suffix in ("png", "pdf"):
                     written.append(folder / f"{name}.{suffix}")
                     metadata = {"CreationDate": None} if suffix == "pdf" else {}
