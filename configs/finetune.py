@@ -5,7 +5,7 @@ Models:   B/16 (default), L/16, B/32, S/16, S/32; ViT-B/16, ViT-L/16, ViT-B/32, 
           BiT-R152x4; gMLP-S/16, for which weights are published; the other sizes of these families
           with --config.init_from=YOURS; Ti/4, that of configs/digits.py, at 16 or 32 pixels
 Datasets: cifar10 (default), cifar100, pets, flowers, imagenet, digits, folder:PATH
-Options:  pixels, 448 for Mixer, 384, 448 or 512 for ViT, also 128 or 480 for BiT;
+Options:  pixels, 448 for Mixer, 384, 448 or 512 for ViT (518: H/14), also 128 or 480 for BiT;
           inception_crop (Appendix A.2); v1 (BiT-ResNets that were trained with Adam)
 Run:      10,000 steps of 512 images; 20,000 on ImageNet, 500 on Pets and Flowers; on the digits
           200 steps of 64
@@ -95,7 +95,7 @@ DATASETS = {
 # family -> pixels: those of the weights, and larger ones; ViT's must be multiples of the patches
 RESOLUTIONS = {
     "mixer": (224, 448),
-    "vit": (224, 384, 448, 512),
+    "vit": (224, 384, 448, 512, 518),
     "bit": (224, 128, 384, 448, 480, 512),
     "gmlp": (224,),
 }

@@ -16,13 +16,19 @@ from collections.abc import Callable
 from mixer.config import keys as config_keys
 from mixer.config.key import Key
 from mixer.paper import reference
+from mixer.paper.graph import CoreDays, Run, jobs_of, jobs_of_items
+from mixer.paper.items import all_items
 from mixer.rehearsal import table3
+from mixer.reproduction.study import Study
 from mixer.weights.published import CATALOGUE
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = (
     "README.md",
-    *(f"docs/{n}.md" for n in ("architecture", "configs", "weights", "performance")),
+    *(
+        f"docs/{n}.md"
+        for n in ("architecture", "configs", "weights", "performance", "reproduction")
+    ),
 )
 _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
@@ -73,6 +79,25 @@ def published() -> list[str]:
     return lines
 
 
+def reproduction() -> list[str]:
+    """Returns the tables and figures of the paper with what each of them takes."""
+    study = Study(ROOT)
+    lines = _header(
+        "name", "what", "cells", "of them to run", "trainings", "data", "paper's core-days"
+    )
+    for name, item in all_items().items():
+        runs = [job for job in jobs_of_items([item]) if isinstance(job, Run)]
+        trainings = sum(map(study.count, runs))
+        data = dict.fromkeys(study.config(run).dataset for run in runs)
+        cells = [cell for _, _, cell in item.cells()]
+        paper = {c.source.run: c.paper for c in cells if isinstance(c.source, CoreDays)}
+        shown = f"{sum(paper.values()):,}" if paper else "-"
+        to_run = sum(bool(jobs_of(cell.source)) for cell in cells)
+        places = ", ".join(data) or "-"
+        lines.append(_row(f"`{name}`", item.title, len(cells), to_run, trainings, places, shown))
+    return lines
+
+
 def _keys(keys: dict[str, Key]) -> Callable[[], list[str]]:
     """Returns what writes a table of config keys."""
 
@@ -107,6 +132,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "results": results,
     "sizes": sizes,
     "published": published,
+    "reproduction": reproduction,
     "throughput": throughput,
     "data_keys": _keys(config_keys.DATA),
     "training_keys": _keys(config_keys.TRAINING),

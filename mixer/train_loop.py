@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import flax.linen as nn
-from clu import parameter_overview
 from etils import epath
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
@@ -55,12 +54,14 @@ def train(
     *,
     allow_config_change: bool = False,
     started: float | None = None,
+    pictures: bool = True,
 ) -> dict[str, float]:
     """Runs a config to its last step and returns the last value of each metric.
 
     Starts from the newest sound checkpoint of the workdir; without one, from the weights that
     `init_from` names; without these, from scratch. `mixer/reporting/metrics.py` lists the metrics.
-    `started` is when the program started, in seconds of `time.monotonic`; None: now.
+    `started` is when the program started, in seconds of `time.monotonic`; None: now. Without
+    `pictures`, neither images nor curves are drawn.
 
     Raises:
       ValueError: a config that cannot work, or is not the checkpoint's (unless
@@ -92,10 +93,10 @@ def train(
             check_free(directory, range(step + 1, options.total_steps + 1))
             with (
                 _open_checkpoints(directory, options, meta, saved) as checkpoints,
-                _open_log(workdir, options, training, step, saved, started) as log,
+                _open_log(workdir, options, training, step, saved, started, pictures) as log,
                 watchdog.phase("training"),
             ):
-                _say_start(log, workdir, options, training, step)
+                log.say_start(training.abstract_state.params, options.init_from)
                 state = restored.state if restored else training.init_state(pretrained)
                 _loop(options, data, training, state, step, checkpoints, log, preemption)
                 return log.finish(best=checkpoints.best())
@@ -241,6 +242,7 @@ def _open_log(
     step: int,
     saved: dict[str, Any],
     started: float,
+    pictures: bool,
 ) -> RunLog:
     params = training.abstract_state.params
     return RunLog(
@@ -254,16 +256,5 @@ def _open_log(
         train_flops_per_image=train_flops_per_image(training.model, params, options.image_size),
         schedule=options.schedule,
         saved=saved.get("log", {}),
+        pictures=pictures,
     )
-
-
-def _say_start(
-    log: RunLog, workdir: epath.Path, options: RunOptions, training: Training, step: int
-) -> None:
-    if step:
-        log.say(f"Resuming {workdir} at step {step:,}.")
-        return
-    params = training.abstract_state.params
-    log.say(parameter_overview.get_parameter_overview(params, include_stats=False))
-    origin = f"the weights {w}, with a fresh head" if (w := options.init_from) else "scratch"
-    log.say(f"Starting {workdir} from {origin}.")

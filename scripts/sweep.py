@@ -12,7 +12,6 @@ prints the remaining seeds of the best combination.
 
 import pathlib
 import shlex
-import signal
 import sys
 from typing import Any
 
@@ -32,18 +31,10 @@ _PRINT_COMMANDS = flags.DEFINE_bool("print_commands", False, "Print the commands
 
 
 def main() -> None:
-    from mixer.runtime.output import lasting_output
+    from mixer.runtime.stops import resumable
 
-    stops = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
-    for number in stops:  # so that the current run is stopped, too
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
-    try:
-        with lasting_output():
-            _sweep()
-    except KeyboardInterrupt:
-        print("\nInterrupted. Run the same command again to resume.", file=sys.stderr)
-        sys.exit(130)
+    with resumable():
+        _sweep()
 
 
 def _sweep() -> None:

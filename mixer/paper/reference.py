@@ -56,6 +56,20 @@ class Result:
 
 
 @dataclasses.dataclass(frozen=True)
+class Transfer:
+    """A row of Table 2. Units as in `Result`; None where the paper prints nothing."""
+
+    pretrain: str  # "imagenet21k", "jft300m" or "weak_or_unlabelled"
+    model: str
+    imagenet_top1: float
+    real_top1: float | None
+    avg5_top1: float | None
+    vtab1k_19: float | None
+    img_per_sec_per_core: int | None
+    tpu_v3_core_days: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Hyperparameters:
     """A row of Table 4; None where the paper does not use a method."""
 
@@ -125,6 +139,10 @@ _LONGER_OR_SHORTER = {
     ("jft300m", "ViT-L/16", 14),
     ("jft300m", "BiT-R152x2", 14),
 }
+_TABLE2 = tuple(
+    Transfer(tpu_v3_core_days=round(1000 * row.pop("tpu_v3_core_days_k")), **row)
+    for row in _rows("table2")
+)
 _TABLE3 = tuple(
     Result(**{**row, "tpu_v3_core_days": round(1000 * row["tpu_v3_core_days"])})
     for row in _PAPER["table3"]["rows"]
@@ -132,6 +150,11 @@ _TABLE3 = tuple(
 _TABLE4 = tuple(
     Hyperparameters(**{**row, "epochs": tuple(row["epochs"])}) for row in _rows("table4")
 )
+
+
+def table2_rows() -> tuple[Transfer, ...]:
+    """Returns all rows of Table 2, those that it quotes included, in the paper's order."""
+    return _TABLE2
 
 
 def table3_rows() -> tuple[Result, ...]:

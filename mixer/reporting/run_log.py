@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -12,13 +11,15 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from clu import parameter_overview
 from etils import epath
 from jax.experimental import multihost_utils
 
 from mixer.config import same_evaluation
+from mixer.reporting.config_file import read_config, write_config
+from mixer.reporting.environment import write_environment
 from mixer.reporting.metrics import MetricsWriter, is_evaluation, read_metrics
 from mixer.reporting.progress import Progress, finished_at
-from mixer.runtime.naming import naming
 
 # Steps that the host queues ahead of the metrics that it fetched, so that no device waits for it.
 _STEPS_IN_FLIGHT = 2
@@ -41,6 +42,7 @@ class RunLog:
       train_flops_per_image: as `mixer.flops.train_flops_per_image`.
       schedule: step -> learning rate.
       saved: `state()` at `first_step`; {} for a new run.
+      pictures: whether images and curves are drawn.
     """
 
     def __init__(
@@ -56,10 +58,12 @@ class RunLog:
         train_flops_per_image: float,
         schedule: optax.Schedule,
         saved: dict[str, Any],
+        pictures: bool = True,
     ):
         self._started = started
         self.is_new = not saved
         self._active = jax.process_index() == 0
+        self._draws = self._active and pictures
         self._workdir = workdir
         self._first_step = first_step
         self._total_steps = total_steps
@@ -73,7 +77,7 @@ class RunLog:
         self._latest: dict[str, float] = {}
         evaluated_step = -1
         # A finished run with other settings: the score of the old ones is not that of these.
-        evaluates = first_step == total_steps and not same_evaluation(_read_config(workdir), config)
+        evaluates = first_step == total_steps and not same_evaluation(read_config(workdir), config)
         for line in read_metrics(workdir, last_step=first_step):
             if is_evaluation(line):
                 if evaluates and line["step"] == first_step:
@@ -89,7 +93,9 @@ class RunLog:
             workdir, first_step=first_step, active=self._active, evaluates=evaluates
         )
         if self._active:
-            _write_config(workdir, config)
+            write_config(workdir, config)
+            if first_step < total_steps:
+                write_environment(workdir)
         self._progress = Progress(
             first_step=first_step,
             total_steps=total_steps,
@@ -111,6 +117,15 @@ class RunLog:
     def say(self, text: str) -> None:
         """Prints lines, on one process."""
         self._progress.say(text)
+
+    def say_start(self, params: Any, init_from: str) -> None:
+        """Shows the parameters of a new run and what it starts from, or that it goes on."""
+        if self._first_step:
+            self.say(f"Resuming {self._workdir} at step {self._first_step:,}.")
+            return
+        self.say(parameter_overview.get_parameter_overview(params, include_stats=False))
+        origin = f"the weights {init_from}, with a fresh head" if init_from else "scratch"
+        self.say(f"Starting {self._workdir} from {origin}.")
 
     def start_clock(self) -> None:
         """Starts the clock of training. Call it once everything is compiled."""
@@ -145,10 +160,9 @@ class RunLog:
 
     def add_images(self, batch: dict[str, np.ndarray], class_names: Sequence[str]) -> None:
         """Draws images of a batch, as the model sees them, into `train_images.png`."""
-        if self._active:
-            from mixer.reporting.pictures import (
-                draw_images,  # Matplotlib: a resumed run needs it later
-            )
+        if self._draws:
+            # Matplotlib: a resumed run needs it later.
+            from mixer.reporting.pictures import draw_images
 
             path = self._workdir / "train_images.png"
             draw_images(batch["images"], batch["labels"], path, class_names)
@@ -167,7 +181,7 @@ class RunLog:
             )
         self._write(step, scalars)
         self._evaluated_step = step
-        if self._active:
+        if self._draws:
             from mixer.reporting.pictures import draw_curves  # as above
 
             draw_curves(self._workdir)
@@ -249,20 +263,3 @@ Finished {self._total_steps:,} steps in {self._progress.train_seconds:.1f} s of 
   metrics      {workdir / "metrics.jsonl"}, and for TensorBoard: tensorboard --logdir {workdir}
   pictures     {workdir / "curves.png"}, {workdir / "train_images.png"}
   checkpoint   {workdir / "checkpoints" / str(self._total_steps)}"""
-
-
-def _read_config(workdir: epath.Path) -> dict[str, Any]:
-    """Returns the config of the run so far; {} if there is none that can be read."""
-    try:
-        return dict(json.loads((workdir / "config.json").read_text()))
-    except (OSError, ValueError, TypeError, RecursionError):
-        return {}
-
-
-def _write_config(workdir: epath.Path, config: dict[str, Any]) -> None:
-    """Writes the config of the run; a kill leaves the old file or the new one."""
-    path = workdir / "config.json"
-    temporary = path.with_name("config.json.tmp")
-    with naming(path):
-        temporary.write_text(json.dumps(config, indent=2) + "\n")
-        temporary.replace(path)

@@ -18,14 +18,15 @@ _STYLES: tuple[dict[str, Any], ...] = (
 )
 
 
-def write(sweep: Sweep, outcomes: Outcomes) -> str:
-    """Writes the three files, and returns the text of `sweep.md`."""
+def write(sweep: Sweep, outcomes: Outcomes, *, picture: bool = True) -> str:
+    """Writes the three files, or two without the picture; returns the text of `sweep.md`."""
     summary = summarize(sweep, outcomes)
     text = table(summary)
     with naming(sweep.workdir):
         (sweep.workdir / "sweep.md").write_text(text, encoding="utf-8")
         (sweep.workdir / "sweep.json").write_text(json.dumps(summary, indent=2) + "\n")
-        draw(summary).savefig(sweep.workdir / "sweep.png", dpi=100)
+        if picture:
+            draw(summary).savefig(sweep.workdir / "sweep.png", dpi=100)
     return text
 
 

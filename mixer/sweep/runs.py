@@ -14,7 +14,7 @@ import pathlib
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from etils import epath
@@ -33,10 +33,21 @@ _SECONDS_TO_STOP = 60.0  # an interrupted run may be saving a checkpoint
 _COMPARED_TOO = ("eval_crop", "eval_resize", "eval_splits", "init_from")
 
 
-def run_sweep(sweep: Sweep, outcomes: Outcomes, *, program: Sequence[str] = PROGRAM) -> Outcomes:
+# Trains one run of a sweep, with its output in a log; returns the exit code.
+Train = Callable[[Sweep, Run, pathlib.Path], int]
+
+
+def run_sweep(
+    sweep: Sweep,
+    outcomes: Outcomes,
+    *,
+    program: Sequence[str] = PROGRAM,
+    train: Train | None = None,
+) -> Outcomes:
     """Runs everything that is still pending, and returns all outcomes.
 
-    Prints progress, and writes the report (`mixer/sweep/report.py`) after each run.
+    Prints progress, and writes the report (`mixer/sweep/report.py`) after each run. Each run is a
+    process of `program`, unless there is a `train`.
 
     Raises:
       ValueError: another sweep is at work in the folder; or the first run did not begin, so that no
@@ -44,10 +55,17 @@ def run_sweep(sweep: Sweep, outcomes: Outcomes, *, program: Sequence[str] = PROG
       KeyboardInterrupt: on an interrupt, after the current run has been stopped.
     """
     with folder_lock(sweep.workdir, "sweep"):
-        return _run_all(sweep, dict(outcomes), program)
+        return _run_all(sweep, dict(outcomes), train or _process_of(program))
 
 
-def _run_all(sweep: Sweep, outcomes: Outcomes, program: Sequence[str]) -> Outcomes:
+def _process_of(program: Sequence[str]) -> Train:
+    def train(sweep: Sweep, run: Run, log: pathlib.Path) -> int:
+        return execute(sweep.command(run, program), log)
+
+    return train
+
+
+def _run_all(sweep: Sweep, outcomes: Outcomes, train: Train) -> Outcomes:
     started, done = time.monotonic(), 0
     while to_do := runs_to_do(sweep, outcomes):
         run = to_do[0]
@@ -57,7 +75,8 @@ def _run_all(sweep: Sweep, outcomes: Outcomes, program: Sequence[str]) -> Outcom
             seconds = round((time.monotonic() - started) / done * left)
             eta = f", ETA {datetime.timedelta(seconds=seconds)}"
         print(f"Run {done + 1} of {done + left}{eta}: {sweep.folder(run) / LOG_NAME}", flush=True)
-        outcomes[run] = _run(sweep, run, program)
+        began = time.monotonic()
+        outcomes[run] = _run(sweep, run, train)
         if not any(outcomes.values()) and not (sweep.folder(run) / "config.json").exists():
             others = count_to_do(sweep, outcomes)
             raise ValueError(
@@ -66,7 +85,9 @@ def _run_all(sweep: Sweep, outcomes: Outcomes, program: Sequence[str]) -> Outcom
                 "says, then run the same command again."
             )
         done += 1
-        report.write(sweep, outcomes)
+        # After a short run, the picture would take a good part of its time.
+        is_last = not runs_to_do(sweep, outcomes)
+        report.write(sweep, outcomes, picture=is_last or time.monotonic() - began > 60)
     return outcomes
 
 
@@ -92,7 +113,7 @@ def read_outcomes(sweep: Sweep) -> Outcomes:
     return {run: result for run, result in results.items() if result is not None}
 
 
-def _run(sweep: Sweep, run: Run, program: Sequence[str]) -> dict[str, float] | None:
+def _run(sweep: Sweep, run: Run, train: Train) -> dict[str, float] | None:
     """Runs the program and returns its result; if it fails, prints why and returns None."""
     log = sweep.folder(run) / LOG_NAME
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -100,20 +121,24 @@ def _run(sweep: Sweep, run: Run, program: Sequence[str]) -> dict[str, float] | N
     while True:
         _wait_for_other_program(log.parent)
         log_start = log.stat().st_size if log.exists() else 0
-        exit_code = _execute(sweep.command(run, program), log)
+        exit_code = train(sweep, run, log)
         if exit_code == 0 or not _is_at_work(log.parent):
             break
     result = _read_result(log.parent, sweep.run_config(run)) if exit_code == 0 else None
     if result is None:
         why = f"exit code {exit_code}" if exit_code else "no evaluation after the last step"
-        text = log.read_bytes()[log_start:].decode(errors="replace")
-        lines = "".join(f"\n    {line}" for line in text.splitlines()[-_LOG_LINES_SHOWN:])
-        print(f"  failed, {why}:{lines}", flush=True)
+        print(f"  failed, {why}:{end_of_log(log, log_start)}", flush=True)
         return None
     wall = datetime.timedelta(seconds=round(time.monotonic() - start))
     values = ", ".join(f"{key} {result[key]:.2%}" for key in (sweep.select, sweep.report))
     print(f"  {values}, in {wall}", flush=True)
     return result
+
+
+def end_of_log(log: pathlib.Path, start: int = 0) -> str:
+    """Returns the last lines of a log, from a byte on, each after a line break and indented."""
+    text = log.read_bytes()[start:].decode(errors="replace")
+    return "".join(f"\n    {line}" for line in text.splitlines()[-_LOG_LINES_SHOWN:])
 
 
 def _wait_for_other_program(folder: pathlib.Path) -> None:
@@ -141,7 +166,7 @@ def _refuse() -> None:
     raise BlockingIOError
 
 
-def _execute(command: Sequence[str], log: pathlib.Path) -> int:
+def execute(command: Sequence[str], log: pathlib.Path) -> int:
     """Runs a command and returns its exit code; its output is appended to the log."""
     with log.open("a") as output:
         # In its own session, so that it receives each interrupt exactly once, from here.

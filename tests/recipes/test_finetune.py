@@ -150,7 +150,7 @@ def test_the_inception_crop_and_a_folder():
         ("Ti/4,digits,448", "Unknown option of finetune.py for Ti/4 '448'"),
         ("ViT-B/8,cifar10", "Unknown size of finetune.py 'ViT-B/8'.*Did you mean 'ViT-B/"),
         ("ViT-R50x1", "Unknown size of finetune.py 'ViT-R50x1'"),
-        ("ViT-H/14,pets,384", "for ViT-H/14 '384'. Expected one of: 224, 448, inception_crop"),
+        ("ViT-H/14,pets,384", "for ViT-H/14 '384'. Expected one of: 224, 448, 518, incep"),
         ("ViT-B/16,pets,480", "for ViT-B/16 '480'. Expected one of: 224, 384, 448, 512, incep"),
         ("gMLP-S/16,pets,448", "for gMLP-S/16 '448'. Expected one of: 224, inception_crop"),
         ("BiT-R50x1,pets,256", "one of: 128, 224, 384, 448, 480, 512, inception_crop, v1"),

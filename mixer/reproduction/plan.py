@@ -1,0 +1,217 @@
+"""What the tables and figures need: which runs in which order, on what, for how long."""
+
+import dataclasses
+import fnmatch
+import json
+import pathlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import mixer
+from mixer.errors import unknown_name
+from mixer.paper.graph import (
+    Absent,
+    CoreDays,
+    Evaluation,
+    Item,
+    Job,
+    Run,
+    Throughput,
+    jobs_of,
+    jobs_of_items,
+)
+from mixer.reproduction.study import Study, data_of
+from mixer.reproduction.values import evaluation_files, is_done, total_steps, value_of
+
+_RECORDED = pathlib.Path(mixer.__file__).parent.parent / "docs/results.json"
+_WITHOUT_COST = ("few_shot.", "eval_", "model.permutation")  # overrides that change no step
+
+Estimate = dict[str, Any]  # topology, hours, core_days
+Estimator = Callable[[Run], Estimate | None]
+
+
+def choose(items: Mapping[str, Item], what: str, rows: Sequence[str] = ()) -> list[Item]:
+    """Returns the item of that name, "all" or several separated by commas, with some of its rows.
+
+    A row is chosen if its name contains one of `rows`, which may have wildcards.
+
+    Raises:
+      ValueError: there is no such item or row.
+    """
+    names = list(items) if what == "all" else what.split(",")
+    for name in names:
+        if name not in items:
+            raise unknown_name("table or figure", name, [*items, "all"])
+    chosen = [items[name] for name in names]
+    known = [name for item in chosen for name in item.rows]
+    for text in rows:
+        if not _matching(known, [text]):
+            raise unknown_name(f"row of {what}", text, dict.fromkeys(known))
+    if not rows:
+        return chosen
+    parts = [
+        dataclasses.replace(
+            item, rows={name: item.rows[name] for name in _matching(item.rows, rows)}
+        )
+        for item in chosen
+    ]
+    return [item for item in parts if item.rows]
+
+
+def _matching(names: Collection[str], texts: Sequence[str]) -> list[str]:
+    patterns = [f"*{text.replace('/', '_')}*" for text in texts]
+    return [
+        name
+        for name in names
+        if any(fnmatch.fnmatch(name.replace("/", "_"), pattern) for pattern in patterns)
+    ]
+
+
+def jobs_to_do(study: Study, items: Sequence[Item]) -> list[Job]:
+    """Returns what has to be executed, in order, without what is done."""
+    jobs = [job for job in jobs_of_items(list(items)) if not study.is_replaced(job)]
+    return [job for job in jobs if not is_finished(study, job)]
+
+
+def is_finished(study: Study, job: Job) -> bool:
+    if isinstance(job, Run):
+        return is_done(study, job)
+    if isinstance(job, Evaluation):
+        files = evaluation_files(study, job)
+        return bool(files) and all(path.exists() for path in files)
+    return (study.workdir / job.name).exists()
+
+
+def state(study: Study, item: Item) -> tuple[dict[str, int], list[str]]:
+    """Returns the number of cells by their state, and what is missing for those that cannot run."""
+    counts: dict[str, int] = {}
+    reasons: dict[str, None] = {}
+    for _, _, cell in item.cells():
+        jobs = [job for job in jobs_of(cell.source) if not study.is_replaced(job)]
+        if isinstance(cell.source, Absent):
+            kind = cell.source.why
+        elif value_of(study, cell.source):
+            kind = "done"
+        elif missing := [why for job in jobs if (why := study.missing(job))]:
+            kind = "data missing"
+            reasons |= dict.fromkeys(missing)
+        else:
+            kind = "can be run now"
+        counts[kind] = counts.get(kind, 0) + 1
+    return counts, list(reasons)
+
+
+def recorded(topology: str | None) -> Estimator:
+    """Returns the rehearsals of docs/results.json as estimates; of any slice if it is None."""
+    rows = json.loads(_RECORDED.read_text())["rehearsed"] if _RECORDED.exists() else []
+    known = {row["config"]: row for row in rows if topology in (None, row["topology"])}
+
+    def estimate(run: Run) -> Estimate | None:
+        changed = [key for key, _ in run.overrides if not key.startswith(_WITHOUT_COST)]
+        return None if changed else known.get(run.config)
+
+    return estimate
+
+
+def rehearsed(study: Study, topology: str) -> Estimator:
+    """Returns what rehearses each run on a slice, which takes about a minute each."""
+    from mixer.rehearsal.rehearse import rehearse_training
+
+    def estimate(run: Run) -> Estimate | None:
+        report = rehearse_training(study.config(run), topology)
+        return report if report["fits"] else None
+
+    return estimate
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A line of a plan."""
+
+    job: Job
+    data: str = ""
+    steps: int = 0
+    trainings: int = 0
+    estimate: Estimate | None = None  # of one training
+    paper_core_days: float | None = None
+
+    @property
+    def core_days(self) -> float | None:
+        return self.estimate["core_days"] * self.trainings if self.estimate else None
+
+    @property
+    def hours(self) -> float | None:
+        return self.estimate["hours"] * self.trainings if self.estimate else None
+
+
+def make_plan(study: Study, items: Sequence[Item], estimate: Estimator) -> list[Planned]:
+    """Returns a line for each job that is not done, in the order of their execution."""
+    paper = {
+        cell.source.run: cell.paper
+        for item in items
+        for _, _, cell in item.cells()
+        if isinstance(cell.source, CoreDays)
+    }
+    lines = []
+    for job in jobs_to_do(study, items):
+        if not isinstance(job, Run):
+            lines.append(Planned(job))
+            continue
+        lines.append(
+            Planned(
+                job,
+                data_of(study.config(job)),
+                total_steps(study, job),
+                study.count(job),
+                estimate(job),
+                paper.get(job),
+            )
+        )
+    return lines
+
+
+def summary(lines: Sequence[Planned]) -> str:
+    """Returns the sum of the planned core-days of pre-training beside the paper's."""
+    printed = [line for line in lines if line.paper_core_days is not None]
+    known = [line for line in printed if line.core_days is not None]
+    trainings = sum(line.trainings for line in lines)
+    text = f"{len(lines)} jobs to do, {trainings} trainings."
+    if not printed:
+        return text
+    ours = sum(line.core_days or 0 for line in known)
+    beside = sum(line.paper_core_days or 0 for line in known)
+    total = sum(line.paper_core_days or 0 for line in printed)
+    return (
+        f"{text}\nPre-training, estimated for {len(known)} of {len(printed)} runs: {ours:,.4g} "
+        f"core-days; the paper prints {beside:,.4g} for these, {total:,.4g} for all."
+    )
+
+
+def plan_table(lines: Sequence[Planned]) -> str:
+    """Returns the plan as lines of text."""
+    header = ("job", "data", "steps", "trainings", "hours", "core-days", "paper")
+    rows: list[tuple[str, ...]] = [header]
+    for line in lines:
+        numbers = (line.hours, line.core_days, line.paper_core_days)
+        shown = tuple("-" if number is None else f"{number:,.4g}" for number in numbers)
+        steps = f"{line.steps:,}" if line.steps else "-"
+        rows.append(
+            (job_name(line.job), line.data or "-", steps, str(line.trainings or "-"), *shown)
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def job_name(job: Job) -> str:
+    """Returns the name of a job for display."""
+    if isinstance(job, Throughput):
+        return job.name.removesuffix(".json")
+    if isinstance(job, Evaluation):
+        return f"{job.run.name} on {job.dataset or 'its test images'}, {job.crop}"
+    return job.name
