@@ -39,6 +39,7 @@ _CONFIG_FILE = pathlib.Path(__file__).parent.parent / "configs" / "vtab.py"
 
 
 def main() -> None:
+    _check_flags()
     if _MINIATURE.value:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from mixer.runtime.stops import resumable  # after flag parsing, since JAX takes seconds
@@ -60,6 +61,7 @@ def _run() -> None:
         startup.collect_garbage_rarely()
         jax.config.update("jax_disable_most_optimizations", True)
         vtab, trainer = miniature.shrink(vtab), run.train_here
+        startup.use_compilation_cache(f"{vtab.workdir}/mock/xla")
     progress = run.read_all(vtab)
     missing = run.find_missing(vtab, progress)
     print(run.overview(vtab, progress, missing))
@@ -69,12 +71,8 @@ def _run() -> None:
         raise ValueError(f"Failed, as the table says: {', '.join(failed)}")
 
 
-def _plan() -> "Vtab":
-    from mixer.data.vtab import TASKS, find_task
-    from mixer.sweep.grid import parse_seeds
-    from mixer.vtab.plan import Vtab
-    from mixer.vtab.recipe import Recipe, recipe_of
-    from mixer.weights.load import load_weights
+def _check_flags() -> None:
+    from mixer.data.vtab import find_task
 
     if "://" in _WORKDIR.value or not _WORKDIR.value:
         raise ValueError(f"Expected --workdir to be a local folder; got {_WORKDIR.value!r}.")
@@ -82,7 +80,16 @@ def _plan() -> "Vtab":
         raise ValueError("Expected either --weights or --miniature, which makes its own weights.")
     for name in _TASKS.value:
         find_task(name)
-    seeds = parse_seeds(_SEEDS.value)
+
+
+def _plan() -> "Vtab":
+    from mixer.data.vtab import TASKS
+    from mixer.sweep.grid import parse_seeds
+    from mixer.vtab.plan import Vtab
+    from mixer.vtab.recipe import Recipe, recipe_of
+    from mixer.weights.load import load_weights
+
+    seeds = parse_seeds(_SEEDS.value)  # before the weights, which may be downloaded
     return Vtab(
         workdir=pathlib.Path(_WORKDIR.value),
         weights=_WEIGHTS.value,

@@ -11,6 +11,7 @@ from mixer.weights.weights import Weights
 
 # family -> the config of weights that have no named size
 _BASES = {"mixer": "B/16", "vit": "ViT-B/16", "bit": "BiT-R50x1", "gmlp": "gMLP-S/16"}
+_KEPT = ("pool", "version", "gelu_approximate")  # fields that a named size does not set
 _LARGEST = 224  # pixels of published weights; those for more are used at their own resolution
 
 
@@ -69,9 +70,7 @@ def recipe_of(weights: Weights) -> Recipe:
     takes_any_size = name in ("vit", "bit")
     if variant is not None and (takes_any_size or weights.image_size == _LARGEST):
         size = title_of(name, variant).removeprefix("Mixer-")
-        kept = {
-            key: fields[key] for key in ("pool", "version", "gelu_approximate") if key in fields
-        }
+        kept: dict[str, Any] = {name: fields[name] for name in _KEPT if name in fields}
         return Recipe(size, kept)
     tokens_mlp_dim = fields.pop("tokens_mlp_dim", 0)
     return Recipe(

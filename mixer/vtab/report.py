@@ -168,11 +168,11 @@ def table_csv(summary: dict[str, Any]) -> str:
     writer.writerow(["task", "group", "state", "learning rate", "val200", "mean", "std", *seeds])
     for name, row in summary["tasks"].items():
         known = [row[key] for key in ("learning_rate", "val", "mean", "std")]
-        scores = row["test"] if row["state"] == "done" else []
+        scores = row["test"] if row["state"] == "done" else [""] * len(seeds)
         writer.writerow([name, row["group"], row["state"], *known, *scores])
     for name, row in {**summary["groups"], "all": summary}.items():
         state = "not complete" if row["mean"] is None else "done"
-        scores = row["mean_of_seeds"]
+        scores = row["mean_of_seeds"] or [""] * len(seeds)
         writer.writerow(["mean", name, state, "", "", row["mean"], row["std"], *scores])
     return file.getvalue()
 
@@ -188,7 +188,7 @@ def draw(summary: dict[str, Any]) -> Figure:
             axes.text(0.01, place, row["state"], va="center", color="grey", fontsize=8)
             continue
         axes.barh(place, row["mean"], xerr=row["std"], color=_COLOURS[row["group"]], capsize=3)
-        axes.text(0.01, place, f"{row['mean']:.1%}", va="center", color="white", fontsize=8)
+        axes.text(1.01, place, f"{row['mean']:.1%}", va="center", fontsize=8)
     for group in GROUPS:
         mean = summary["groups"][group]["mean"]
         label = group if mean is None else f"{group}, mean {mean:.1%}"
