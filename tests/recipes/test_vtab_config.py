@@ -3,10 +3,12 @@
 import jax
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from configs import finetune, vtab
-from mixer.build import build_without_data
-from mixer.config import check_config
+from mixer.build import _train_crop, build_without_data
+from mixer.config import ConfigReader, check_config
+from mixer.data.preprocess import squeezed_crop
 from mixer.data.vtab import TASKS
 from mixer.models import build_model
 from mixer.paper.reference import FINETUNING
@@ -126,3 +128,15 @@ def test_every_model_of_the_fine_tuning_config_builds_at_its_resolutions(size, t
 def test_what_there_is_no_recipe_for_is_refused(what, message):
     with pytest.raises(ValueError, match=message):
         vtab.get_config(what)
+
+
+@pytest.mark.parametrize(("task", "differs"), [("dtd", True), ("dmlab", False)])
+def test_the_crop_of_the_config_is_that_of_the_run(task, differs):
+    config = vtab.get_config(f"B/32,{task}")
+    crop = _train_crop(ConfigReader(config).train_crop, config.image_size)
+    ramp = np.tile(np.arange(0, 240, 4, dtype=np.uint8)[None, :, None], (20, 1, 3))
+    first, second = (crop(tf.io.encode_png(ramp), (0, number)).numpy() for number in (1, 2))
+    assert first.shape == (448, 448, 3)
+    assert (first != second).any() == differs
+    expected = squeezed_crop(448, resize=512 if differs else 448)(tf.io.encode_png(ramp), (0, 1))
+    np.testing.assert_array_equal(first, expected)
