@@ -83,12 +83,15 @@ def _check_flags() -> None:
 
 
 def _plan() -> "Vtab":
+    import jax
+
     from mixer.data.vtab import TASKS
     from mixer.sweep.grid import parse_seeds
     from mixer.vtab.plan import Vtab
     from mixer.vtab.recipe import Recipe, recipe_of
     from mixer.weights.load import load_weights
 
+    jax.config.update("jax_platforms", "cpu")  # the other devices are for the runs
     seeds = parse_seeds(_SEEDS.value)  # before the weights, which may be downloaded
     return Vtab(
         workdir=pathlib.Path(_WORKDIR.value),

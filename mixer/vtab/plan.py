@@ -43,7 +43,7 @@ class Vtab:
 
     def check_workdir(self) -> None:
         """Raises ValueError if the folder holds something else."""
-        own = {*TASKS, *REPORT_NAMES, LOCK_NAME, "mock"}
+        own = {*TASKS, *REPORT_NAMES, "vtab.json.tmp", LOCK_NAME, "mock"}
         if found := {path.name for path in self.workdir.glob("*")} - own:
             raise ValueError(
                 "Expected a new folder as --workdir, or that of scripts/vtab.py; "

@@ -65,8 +65,6 @@ def recipe_of(weights: Weights) -> Recipe:
     variant = variant_of(name, fields)
     for layer in FAMILIES[name].optional_layers:
         del fields[layer]  # left out with the head
-    if weights.assumes_gelu:
-        del fields["gelu_approximate"]
     takes_any_size = name in ("vit", "bit")
     if variant is not None and (takes_any_size or weights.image_size == _LARGEST):
         size = title_of(name, variant).removeprefix("Mixer-")

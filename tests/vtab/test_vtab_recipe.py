@@ -1,5 +1,6 @@
 """Which config given weights get, of every family, with and without a named size."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -10,7 +11,6 @@ from configs import vtab as config_file
 from mixer.data.vtab import TASKS
 from mixer.models import build_model
 from mixer.vtab.recipe import Recipe, recipe_of
-from mixer.weights import save_params
 from mixer.weights.families import find_architecture
 from mixer.weights.load import initial_params, load_weights
 from mixer.weights.weights import Weights
@@ -94,17 +94,12 @@ def test_weights_for_many_pixels_stay_at_them():
     assert recipe.overrides(LARGE)["model.tokens_mlp_dim"] == 4
 
 
-def test_the_exact_gelu_of_a_file_is_kept(tmp_path):
-    fields = {"num_blocks": 1, "patch_size": 4, "hidden_dim": 8}
-    fields |= {"tokens_mlp_dim": 4, "channels_mlp_dim": 8}
-    abstract = weights_of("mixer", 8, gelu_approximate=False, **fields).params
-    params = jax.tree.map(lambda array: np.zeros(array.shape, np.float32), abstract)
-    path = tmp_path / "exact.npz"
-    save_params(path, params, gelu_approximate=False)
-    weights = load_weights(str(path))
-    recorded = {} if weights.assumes_gelu else {"model.gelu_approximate": False}
-    changed = recipe_of(weights).overrides(SMALL)
-    assert {key: v for key, v in changed.items() if "gelu" in key} == recorded
+@pytest.mark.parametrize("approximate", [True, False])
+@pytest.mark.parametrize("assumed", [True, False])
+def test_the_gelu_of_the_weights_is_kept(approximate, assumed):
+    weights = weights_of("mixer", variant="B/16", model={"gelu_approximate": approximate})
+    weights = dataclasses.replace(weights, assumes_gelu=assumed)
+    assert recipe_of(weights).overrides(LARGE)["model.gelu_approximate"] is approximate
 
 
 def test_models_of_experiments_have_no_recipe():
