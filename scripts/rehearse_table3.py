@@ -10,6 +10,7 @@ several minutes. Requires libtpu: pip install -r requirements-tpu.txt.
 
 import os
 import pathlib
+from typing import Any
 
 from absl import flags
 
@@ -25,6 +26,13 @@ _TOPOLOGY = flags.DEFINE_string("topology", "v3-8", "Slice, by its Cloud TPU nam
 _BATCH = flags.DEFINE_list("batch_per_core", ["32", "64"], "Batch sizes to compile.")
 
 
+def _outcome(record: dict[str, Any]) -> str:
+    if not record["fits"]:
+        return "too large"
+    speed = record.get("images_per_s_per_core")
+    return f"{speed:,.0f} img/s" if speed else "no estimate from the compiler"
+
+
 def main() -> None:
     batch_sizes = command.positive_integers(_BATCH)
 
@@ -33,8 +41,7 @@ def main() -> None:
     path = pathlib.Path(_RECORDS.value)
     for record in table3.rehearse_table3(path, _TOPOLOGY.value, batch_sizes):
         print(
-            f"{_title(record)}, {record['batch_per_core']} images per core: "
-            + (f"{record['images_per_s_per_core']:,.0f} img/s" if record["fits"] else "too large"),
+            f"{_title(record)}, {record['batch_per_core']} images per core: " + _outcome(record),
             flush=True,
         )
     records = [r for r in table3.read_records(path) if r["topology"] == _TOPOLOGY.value]

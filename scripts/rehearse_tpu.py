@@ -117,7 +117,9 @@ def _print_footer() -> None:
             "\npeak GiB: arguments, outputs, temporaries and program, per device.\n"
             "est. ms: the compiler's estimate, without waiting for the network or the input. It is "
             "a lower bound\non the step time, and so are the hours and core-days that follow from "
-            "it; img/s/core is an upper bound.\nbound ms: all matmuls at the peak rate of the chip."
+            "it; img/s/core is an upper bound.\n-: the compiler has no estimate, as it does not "
+            "know the costs of all instructions.\n"
+            "bound ms: the model's matmuls at the peak rate of the chip."
         )
 
 

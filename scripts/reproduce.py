@@ -5,7 +5,8 @@ python scripts/reproduce.py plan table3 --rows=imagenet/Mixer-B/16   the runs, a
 python scripts/reproduce.py run table3 --workdir=DIR    trains what is not done, and reports
 python scripts/reproduce.py report all [--workdir=DIR]   Markdown, CSV, LaTeX; figures: PNG, PDF
 
-WHAT is a table or figure, several separated by commas, or "all". --rows chooses rows whose names
+WHAT is a table or figure, several separated by commas, or "all". "figure2right-cifar10", not of the
+paper and not in "all", is Figure 2 (right) in small on CIFAR-10. --rows chooses rows whose names
 contain one of the texts. --print_commands prints the commands of the trainings, one per line, in an
 order that works.
 --pretrained=published starts from the released weights where there are some.
@@ -13,7 +14,6 @@ order that works.
 Run the same command again to go on.
 """
 
-import os
 import pathlib
 import shlex
 from typing import TYPE_CHECKING
@@ -45,9 +45,10 @@ _DATA_DIR = command.path_flag("data_dir", "", "Where TFDS keeps its data sets. D
 
 def main(arguments: list[str]) -> None:
     if _MINIATURE.value:
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        startup.compile_quickly()
     # After flag parsing, since JAX takes seconds.
     from mixer.errors import unknown_name
+    from mixer.paper import cifar10_fractions
     from mixer.paper.items import all_items
     from mixer.reproduction import miniature, plan
     from mixer.reproduction.study import Study
@@ -58,6 +59,9 @@ def main(arguments: list[str]) -> None:
     if len(what) != (verb != "list"):
         expected = "no table or figure" if verb == "list" else "one table or figure"
         raise ValueError(f"Expected {expected} after {verb}; got {' '.join(what) or 'none'}.")
+    unused = [flag.name for flag in (_TOPOLOGY, _REHEARSE, _PRINT_COMMANDS) if flag.value]
+    if unused and verb != "plan":
+        raise ValueError(f"Expected --{unused[0]} with plan alone; got it with {verb}.")
     workdir, published = _WORKDIR.value, _PRETRAINED.value == "published"
     if "://" in workdir or not workdir:
         raise ValueError(f"Expected --workdir to be a local folder; got {workdir!r}.")
@@ -65,9 +69,15 @@ def main(arguments: list[str]) -> None:
         raise ValueError(
             "Expected --pretrained=own with --miniature: no tiny weights are published."
         )
-    study = Study(pathlib.Path(workdir), published, _DATA_DIR.value, _MINIATURE.value)
+    # Runs record the weights that they start from by their path.
+    study = Study(pathlib.Path(workdir).absolute(), published, _DATA_DIR.value, _MINIATURE.value)
     study.check_workdir()
-    items = miniature.shrink_items(all_items()) if _MINIATURE.value else all_items()
+    items = all_items()
+    if _MINIATURE.value:
+        items = miniature.shrink_items(items)
+    else:
+        extra = cifar10_fractions.figure()
+        items[extra.name] = extra
     chosen = plan.choose(items, what[0] if what else "all", _ROWS.value)
     {"list": _list, "plan": _plan, "run": _run, "report": _report}[verb](study, chosen)
 
@@ -78,11 +88,8 @@ def _run(study: "Study", items: "list[Item]") -> None:
 
     execution = execute.PROCESSES
     if _MINIATURE.value:
-        import jax
-
-        # In one process, which compiles quickly and keeps what it has compiled.
+        # In one process, which keeps what it has compiled.
         startup.collect_garbage_rarely()
-        jax.config.update("jax_disable_most_optimizations", True)
         startup.use_compilation_cache(f"{study.workdir}/xla")
         execution = execute.HERE
     with resumable():
@@ -125,7 +132,7 @@ def _plan(study: "Study", items: "list[Item]") -> None:
     if _REHEARSE.value:
         estimate = plan.rehearsed(study, topology or "v3-32")
     else:
-        estimate = plan.recorded(topology)
+        estimate = plan.recorded(study, topology)
     lines = plan.make_plan(study, items, estimate)
     print(f"{plan.plan_table(lines)}\n\n{plan.summary(lines)}")
 

@@ -35,12 +35,49 @@ from configs import digits
 from mixer.models.mixer import MlpMixer
 
 ROOT = pathlib.Path(__file__).parent.parent
+# With them XLA's CPU compiler takes half of the time, if it does not optimize.
+OLDER_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
 # The longest, each several processes: first, so that no worker is left alone with one at the end.
 FIRST = ("test_multihost.py", "test_end_to_end.py", "test_preemption.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in FIRST)
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(3600))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    is_full = any(item.get_closest_marker(name) for name in ("slow", "fully_compiled"))
+    with contextlib.nullcontext() if is_full else quick_compilation():
+        return (yield)
+
+
+@contextlib.contextmanager
+def quick_compilation() -> Iterator[None]:
+    """Lets XLA compile in a third of the time, here and in the programs that a test starts.
+
+    The computation is the same, its machine code slower and rounded otherwise. Tests of rounding
+    or speed, and all slow ones, do without.
+    """
+    options = jax._src.compiler.get_compile_options
+
+    def with_older_emitters(*args: Any, **kwargs: Any) -> Any:
+        kwargs["env_options_overrides"] = {
+            "xla_cpu_use_fusion_emitters": False,
+            **(kwargs.get("env_options_overrides") or {}),
+        }
+        return options(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+        patch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} {OLDER_EMITTERS}")
+        patch.setattr(jax._src.compiler, "get_compile_options", with_older_emitters)
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.hookimpl(trylast=True)
@@ -131,33 +168,6 @@ def write_mock_dataset() -> Callable[..., None]:
     return write
 
 
-@contextlib.contextmanager
-def _quick_compilation() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-        jax.config.update("jax_disable_most_optimizations", True)
-        yield
-        jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture
-def quick_compilation() -> Iterator[None]:
-    """Lets XLA compile in 60% of the time, here and in the programs that the test starts.
-
-    The computation is the same, its machine code slower and rounded otherwise. Not for tests of
-    rounding.
-    """
-    with _quick_compilation():
-        yield
-
-
-@pytest.fixture(scope="module")
-def quick_compilation_of_file() -> Iterator[None]:
-    """Does the same for all tests of a file, and for what they share."""
-    with _quick_compilation():
-        yield
-
-
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw neither images nor curves, which takes seconds (test_what_a_run_writes does)."""
@@ -165,8 +175,14 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"mixer.reporting.pictures.{name}", lambda *args: None)
 
 
+@pytest.fixture
+def on_one_device(monkeypatch: pytest.MonkeyPatch, one_device_mesh: jax.sharding.Mesh) -> None:
+    """Runs use one of the eight devices, for which they compile sooner."""
+    monkeypatch.setattr("mixer.build.create_mesh", lambda **sizes: one_device_mesh)
+
+
 @pytest.fixture(scope="module")
-def parts_built_once(quick_compilation_of_file: None) -> Iterator[None]:
+def parts_built_once() -> Iterator[None]:
     """Lets the runs of a file, all with one model, share its compilation; they draw nothing."""
     from mixer import build, train_loop
     from mixer.reporting import pictures

@@ -324,6 +324,7 @@ def test_the_readme_has_all_commands():
         "benchmark.py",
         "sweep.py",
         "draw_weights.py",
+        "reproduce.py",
     }
     assert {f"scripts/{name}" for name in expected} | {"-m"} == scripts - {".venv/bin/activate"}
 

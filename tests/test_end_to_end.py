@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from children import one_device, run
 
 from mixer.reporting.metrics import read_metrics
 
@@ -21,27 +22,27 @@ def command(workdir: pathlib.Path, data_dir: str, *overrides: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Returns the environment of a user: one CPU device, not the tests' eight."""
-    return {**os.environ, "XLA_FLAGS": ""}
+    return {**os.environ, "XLA_FLAGS": one_device()}
 
 
-def torture(*parts: str) -> None:
+def torture(*parts: str, limit: float) -> None:
     """Does what scripts/torture.sh does; every row of its table must be as required."""
     path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     command = [sys.executable, "-m", "torture", *parts]
-    result = subprocess.run(
-        command, cwd=ROOT, env={**environment(), **path}, capture_output=True, text=True
-    )
+    result = run(command, limit=limit, cwd=ROOT, env={**environment(), **path})
     assert result.returncode == 0, result.stdout + result.stderr
     assert "FAILED" not in result.stdout
 
 
-def test_a_run_that_is_killed_five_times_and_stopped_goes_on_with_the_same_bits(quick_compilation):
-    torture("forks")
+def test_a_run_that_is_killed_three_times_and_stopped_goes_on_with_the_same_bits():
+    torture("forks=3", limit=400)
 
 
 @pytest.mark.slow
 def test_the_quick_start_reaches_its_accuracy(tmp_path, data_dir):
-    subprocess.run(command(tmp_path, data_dir), cwd=ROOT, env=environment(), check=True)
+    subprocess.run(
+        command(tmp_path, data_dir), cwd=ROOT, env=environment(), check=True, timeout=600
+    )
     final: dict[str, float] = {}
     for line in read_metrics(tmp_path):
         final |= line
@@ -58,10 +59,11 @@ def test_the_quick_start_reaches_its_accuracy(tmp_path, data_dir):
         cwd=ROOT,
         env=environment(),
         check=True,
+        timeout=600,
     )
     assert read_metrics(finetuned)[-1]["test/top1"] >= 0.95
 
 
 @pytest.mark.slow
 def test_the_short_parts_of_the_torture():
-    torture("kills=3", "signals", "processes")
+    torture("kills=3", "signals", "processes", limit=3000)

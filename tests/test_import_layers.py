@@ -4,10 +4,10 @@ import ast
 import itertools
 import os
 import pathlib
-import subprocess
 import sys
 
 import pytest
+from children import one_device, run
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -128,7 +128,7 @@ def test_no_file_and_no_room_imports_itself_around_a_corner():
         visit(module, ())
 
 
-def test_without_tensorflow_the_model_the_step_and_the_optimizer_work(quick_compilation):
+def test_without_tensorflow_the_model_the_step_and_the_optimizer_work():
     program = """
 import sys
 
@@ -141,7 +141,7 @@ sys.meta_path.insert(0, NoTensorFlow())
 import jax, jax.numpy as jnp, optax
 import mixer.models, mixer.optimizer, mixer.train_step, mixer.train_state, mixer.losses
 import mixer.sharding, mixer.weights
-import mixer.evaluation.classification, mixer.paper.reference
+import mixer.evaluation.classification, mixer.paper.reference, mixer.benchmark.throughput
 from mixer.data.table import num_examples
 
 model = mixer.models.build_model("mixer", "S/32", num_classes=3, num_blocks=1, hidden_dim=16)
@@ -158,12 +158,9 @@ state, metrics = jax.jit(step)(init({}), batch)
 assert not any(name.partition(".")[0] == "tensorflow" for name in sys.modules)
 print(f"{metrics['loss']:.4f}", num_examples("imagenet2012", "train[:99%]"))
 """
-    run = subprocess.run(
+    done = run(
         [sys.executable, "-c", program],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": ""},  # one device
-        capture_output=True,
-        text=True,
-        check=True,
+        env={**os.environ, "XLA_FLAGS": one_device()},
     )
-    assert run.stdout == "1.0986 1268355\n"  # ln 3
+    assert done.stdout == "1.0986 1268355\n"  # ln 3

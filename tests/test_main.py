@@ -32,5 +32,6 @@ print([name for name in slow if name in sys.modules])
         stdout=subprocess.PIPE,
         text=True,
         check=True,
+        timeout=300,
     )
     assert run.stdout == "[]\n"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from children import one_device
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
@@ -65,6 +66,7 @@ def test_every_script_is_tested_here():
     assert scripts == {*ENTRY_SCRIPTS, *TPU_SCRIPTS, *SOURCED, *PYTHON_SCRIPTS}
 
 
+@pytest.mark.slow  # in this process: tests/benchmark
 def test_the_input_benchmark_reports_every_recipe(tmp_path):
     folder = tmp_path / "images" / "train" / "photo"
     folder.mkdir(parents=True)
@@ -134,7 +136,8 @@ def test_weights_that_cannot_be_converted(arguments, message, tmp_path):
     assert (tmp_path / "other.npz").read_bytes() == b"precious"
 
 
-def test_the_benchmark_needs_neither_tensorflow_nor_clu_nor_a_dataset(tmp_path, quick_compilation):
+@pytest.mark.slow  # the imports: tests/test_import_layers.py
+def test_the_benchmark_needs_neither_tensorflow_nor_clu_nor_a_dataset(tmp_path):
     program = """
 import runpy, sys
 
@@ -153,7 +156,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
         *("--seconds=0.01", "--windows=2", "--json"),
         cwd=tmp_path,
         PYTHONPATH=str(ROOT),
-        XLA_FLAGS="",  # one device
+        XLA_FLAGS=one_device(),
     )
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
@@ -167,14 +170,15 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     assert report["token_scaling"]["flops_exponent"] == pytest.approx(exponent)
 
 
-def test_the_table_of_peers(tmp_path, quick_compilation):
+@pytest.mark.slow  # in this process: tests/peers
+def test_the_table_of_peers(tmp_path):
     result = run(
         *(sys.executable, "-m", "tests.peers", "--peers=plain_flax"),
         *("--variant=ViT-S/32", "--mode=infer", "--batch_size=1", "--image_size=32"),
         *("--seconds=0.01", "--windows=2"),
         cwd=tmp_path,
         PYTHONPATH=str(ROOT),
-        XLA_FLAGS="",  # one device
+        XLA_FLAGS=one_device(),
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("ViT-S/32, infer, batch 1, float32, 32 x 32, on cpu, ")
@@ -182,13 +186,14 @@ def test_the_table_of_peers(tmp_path, quick_compilation):
     assert re.search(rf"^plain_flax +{number} +{number} +{number} ", result.stdout, re.MULTILINE)
 
 
-def test_the_table_of_communication(tmp_path, quick_compilation):
+@pytest.mark.slow  # in this process: tests/rehearsal
+def test_the_table_of_communication(tmp_path):
     result = run(
         *(sys.executable, str(ROOT / "scripts/count_communication.py"), "--variant=S/32"),
         *("--devices=1", "--image_size=32", "--batch_per_device=1"),
         cwd=tmp_path,
         PYTHONPATH=str(ROOT),
-        XLA_FLAGS="",  # one device
+        XLA_FLAGS=one_device(),
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[1].split() == ["1", "0.0", "0.0", "-", "none"]
@@ -210,7 +215,7 @@ def test_the_table_of_communication(tmp_path, quick_compilation):
     ],
 )
 def test_measurements_that_cannot_be_made_are_refused(command, message):
-    result = run(sys.executable, *command, PYTHONPATH=str(ROOT), XLA_FLAGS="")
+    result = run(sys.executable, *command, PYTHONPATH=str(ROOT), XLA_FLAGS=one_device())
     assert result.returncode == 1
     assert "error: " in result.stderr
     assert message in result.stderr

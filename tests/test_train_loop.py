@@ -30,7 +30,7 @@ from mixer.runtime.workdir_lock import workdir_lock
 from mixer.sharding import create_mesh
 from mixer.train_loop import create_training
 
-pytestmark = pytest.mark.usefixtures("quick_compilation_of_file", "no_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 TIMED = ("images_per_second_per_core", "train_seconds", "core_days")
 
 
@@ -58,7 +58,7 @@ class FinishedRun:
 
 
 @pytest.fixture(scope="module")
-def finished_run(tmp_path_factory, make_digits_config, quick_compilation_of_file) -> FinishedRun:
+def finished_run(tmp_path_factory, make_digits_config) -> FinishedRun:
     """A run of `digits_config`; copy its workdir before a change."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     beat, beats, phase, phases = Watchdog.beat, [], Watchdog.phase, []
@@ -137,6 +137,7 @@ def test_a_finished_run_only_reports(tmp_path, digits_config, finished_run, caps
     assert "Resuming" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("on_one_device")
 def test_the_step_compiles_while_the_first_batch_is_being_read(
     tmp_path, digits_config, monkeypatch
 ):
@@ -158,6 +159,7 @@ def test_the_step_compiles_while_the_first_batch_is_being_read(
     assert train_loop.train(digits_config, tmp_path)["step"] == 2
 
 
+@pytest.mark.usefixtures("on_one_device")
 def test_a_run_that_lacks_its_last_evaluation_alone_compiles_no_step(
     tmp_path, digits_config, monkeypatch
 ):
@@ -178,6 +180,7 @@ def test_a_run_that_lacks_its_last_evaluation_alone_compiles_no_step(
     assert train_loop.train(digits_config, tmp_path)["test/count"] == 364
 
 
+@pytest.mark.usefixtures("on_one_device")
 def test_a_changed_config_is_refused_and_nothing_overwritten(tmp_path, digits_config, finished_run):
     workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
     before = {path: path.read_bytes() for path in workdir.glob("*.json*")}
@@ -194,6 +197,7 @@ def test_a_changed_config_is_refused_and_nothing_overwritten(tmp_path, digits_co
     assert json.loads((workdir / "config.json").read_text())["optimizer"]["learning_rate"] == 1e-4
 
 
+@pytest.mark.usefixtures("on_one_device")
 def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_config, monkeypatch):
     digits_config.checkpoint_every = 5
     make_train_step = train_loop.make_train_step
@@ -247,6 +251,7 @@ def test_a_run_is_not_made_shorter_than_it_is(tmp_path, digits_config, finished_
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.usefixtures("on_one_device")
 def test_a_finished_run_is_extended_as_the_refusal_says(tmp_path, digits_config, finished_run):
     workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
     digits_config.num_epochs *= 1.2
@@ -306,6 +311,7 @@ def test_a_finished_run_with_other_eval_settings_is_evaluated_with_these(
 def test_the_speed_of_every_step_is_that_of_its_time(tmp_path, digits_config):
     digits_config.log_every, digits_config.eval_every = 1, 5
     digits_config.model.hidden_dim = 128
+    digits_config.eval_splits.test = "test[:64]"
     begin = time.monotonic()
     train_loop.train(digits_config, tmp_path)
     seconds = time.monotonic() - begin

@@ -57,7 +57,6 @@ def start(
     return init({}), jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_polyak_average_follows_the_parameters(tiny_mixer, one_device_mesh):
     batch = to_global(host_batch(4), batch_sharding(one_device_mesh))
     optimizer = optax.sgd(0.1)
@@ -77,7 +76,6 @@ def test_the_polyak_average_follows_the_parameters(tiny_mixer, one_device_mesh):
     assert plain.eval_params is plain.params
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_one_plain_update_by_hand(tiny_mixer, one_device_mesh):
     # Without randomness and with plain SGD the step is params - gradient of the mean loss.
     model = tiny_mixer.clone(dropout_rate=0.0, stochastic_depth_rate=0.0)
@@ -105,7 +103,6 @@ def test_one_plain_update_by_hand(tiny_mixer, one_device_mesh):
     assert int(state.step) == 1
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_same_state_and_batch_give_the_same_bits_and_the_next_step_other_masks(
     tiny_mixer, one_device_mesh
 ):
@@ -143,7 +140,7 @@ def softmax_losses_on_eight(tiny_mixer) -> list[float]:
     [
         (softmax_cross_entropy, dict(rtol=0, atol=1e-6)),
         # About 7 nats, where 1e-6 is two units in the last place of a float32.
-        (sigmoid_cross_entropy, dict(rtol=1e-6, atol=0)),
+        pytest.param(sigmoid_cross_entropy, dict(rtol=1e-6, atol=0), marks=pytest.mark.slow),
     ],
 )
 def test_one_device_and_eight_agree_on_the_loss_over_20_steps(
@@ -157,8 +154,14 @@ def test_one_device_and_eight_agree_on_the_loss_over_20_steps(
     assert len(set(one)) == 20  # it does move
 
 
-@pytest.mark.usefixtures("quick_compilation")
-@pytest.mark.parametrize(("accumulation_steps", "fsdp"), [(4, 1), (1, 8), (4, 4)])
+@pytest.mark.parametrize(
+    ("accumulation_steps", "fsdp"),
+    [
+        (4, 4),
+        pytest.param(4, 1, marks=pytest.mark.slow),
+        pytest.param(1, 8, marks=pytest.mark.slow),
+    ],
+)
 def test_parts_of_the_batch_and_of_the_state_change_only_rounding(
     tiny_mixer, softmax_losses_on_eight, accumulation_steps, fsdp
 ):
@@ -177,7 +180,6 @@ def test_parts_of_the_batch_and_of_the_state_change_only_rounding(
     assert moment.sharding == kernel.sharding
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_state_is_born_with_its_shardings(tiny_mixer):
     mesh = create_mesh()
     state, step = start(tiny_mixer, mesh)

@@ -144,6 +144,7 @@ class Item:
     title: str
     columns: tuple[str, ...]
     rows: Mapping[str, tuple[Cell, ...]]
+    is_extra: bool = False  # not in the paper: "all" leaves it out
 
     @property
     def is_figure(self) -> bool:

@@ -59,6 +59,11 @@ def larger_slices(name: str) -> list[str]:
     return [f"{name.partition('-')[0]}-{counted * factor}" for factor in factors]
 
 
+def num_cores(name: str) -> int:
+    """Returns the number in the name of a slice; ValueError if there is no such slice."""
+    return _chips(name)[1]
+
+
 def _chips(name: str) -> tuple[int, int]:
     """Returns the number of chips of a slice, and the number of cores in its name."""
     match = re.fullmatch(r"(v\w+)-(\d+)", name)

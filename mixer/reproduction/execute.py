@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import math
 import multiprocessing
 import pathlib
 import time
@@ -113,21 +114,21 @@ def measure(job: Throughput, batch_sizes: Sequence[int], seconds: float) -> dict
     options, _ = build_without_data(read_config(job.config))
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     model = build_model(**{**options.model, "dtype": dtype}, num_classes=options.num_classes)
-    peak = throughput.measure_matrix_peak(dtype, seconds=seconds, windows=_WINDOWS)
     result = throughput.measure_throughput(
         model,
         mode="infer",
         image_size=options.image_size,
         batch_sizes=batch_sizes,
         mesh=create_mesh(),
-        matrix_tflops=peak,
+        matrix_tflops=math.inf,  # a cell has no share of the peak
         seconds=seconds,
         windows=_WINDOWS,
     )
-    if not result["best"]:
+    if not (best := result["best"]):
         raise ValueError(f"No batch size of {list(batch_sizes)} fits in memory.")
-    value = result["best"]["images_per_s_per_core"]["median"]
-    return {"value": value, **result["best"], **environment()}
+    speeds = best["images_per_s_per_core"]
+    found = {"value": speeds["median"], "min": speeds["min"], "max": speeds["max"]}
+    return {**found, "batch_size": best["batch_size"], **environment()}
 
 
 def check(study: Study, jobs: Sequence[Job]) -> None:
@@ -142,8 +143,8 @@ def check(study: Study, jobs: Sequence[Job]) -> None:
     if missing:
         lines = "\n".join(f"* {why}" for why in missing)
         raise ValueError(
-            f"Expected all data that these {len(jobs)} jobs need:\n{lines}\nOr choose rows that do "
-            "without, as in --rows=imagenet/Mixer."
+            f"Expected all data that these {len(jobs)} jobs need:\n{lines}\nOr choose what does "
+            "without: `list` names it, --rows takes a part."
         )
 
 

@@ -33,7 +33,7 @@ def draw(study: Study, item: Item, values: Values) -> list[tuple[str, Figure]]:
     """Returns the figures of an item with their file names, without suffix."""
     if any(isinstance(cell.source, Picture) for _, _, cell in item.cells()):
         return _draw_weights(study, item, values)
-    if item.name == "figure2right":
+    if item.name.startswith("figure2right"):
         return [(item.name, _draw_fractions(item, values))]
     if item.name == "figure4":
         return [(item.name, _draw_curves(study, item))]
@@ -42,7 +42,7 @@ def draw(study: Study, item: Item, values: Values) -> list[tuple[str, Figure]]:
 
 def family(row: str) -> str:
     """Returns the family of a row: "Mixer" of "jft300m/Mixer-B_16-7ep-224"."""
-    return next((name for name in _FAMILIES if f"{name}-" in row), "others")
+    return next((name for name in _FAMILIES if f"{name}-" in f"{row}-"), "others")
 
 
 def _axes(panels: int = 1) -> tuple[Figure, list[Axes]]:
@@ -110,17 +110,21 @@ def _draw_fractions(item: Item, values: Values) -> Figure:
     places = [float(column.rstrip("%")) for column in item.columns]
     for number, row in enumerate(item.rows):
         found = [
-            (place, value.mean)
+            (place, value.mean, value.deviation or 0.0)
             for place, column in zip(places, item.columns, strict=True)
             if (value := values[row, column])
         ]
         if found:
-            style = _FAMILIES[family(row)]
+            style = _FAMILIES[family(row)] | {"markersize": 4, "capsize": 2}
             marker = _MARKERS[number % len(_MARKERS)]
-            axes.plot(*zip(*found, strict=True), marker=marker, markersize=4, label=row, **style)
+            across, up, error = zip(*found, strict=True)
+            axes.errorbar(across, up, error, marker=marker, label=row, **style)
     axes.set_xticks(places, item.columns)
     axes.minorticks_off()
-    _label(axes, "part of JFT-300M (log)", "5-shot ImageNet top-1 (%)")
+    if item.is_extra:
+        _label(axes, "part of CIFAR-10 (log)", "test top-1 (%)")
+    else:
+        _label(axes, "part of JFT-300M (log)", "5-shot ImageNet top-1 (%)")
     return _legend(figure)
 
 

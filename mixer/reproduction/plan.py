@@ -8,7 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import mixer
+from mixer.build import build_without_data
 from mixer.errors import unknown_name
+from mixer.models import TITLES, title_of
 from mixer.paper.graph import (
     Absent,
     CoreDays,
@@ -20,13 +22,15 @@ from mixer.paper.graph import (
     jobs_of,
     jobs_of_items,
 )
+from mixer.rehearsal.table3 import best_records, read_records
+from mixer.rehearsal.topology import num_cores
 from mixer.reproduction.study import Study, data_of
 from mixer.reproduction.values import evaluation_files, is_done, total_steps, value_of
 
-_RECORDED = pathlib.Path(mixer.__file__).parent.parent / "docs/results.json"
+_DOCS = pathlib.Path(mixer.__file__).parent.parent / "docs"
 _WITHOUT_COST = ("few_shot.", "eval_", "model.permutation")  # overrides that change no step
 
-Estimate = dict[str, Any]  # topology, hours, core_days
+Estimate = dict[str, Any]  # core_days, hours, perhaps `bound`: it takes longer than that
 Estimator = Callable[[Run], Estimate | None]
 
 
@@ -38,7 +42,8 @@ def choose(items: Mapping[str, Item], what: str, rows: Sequence[str] = ()) -> li
     Raises:
       ValueError: there is no such item or row.
     """
-    names = list(items) if what == "all" else what.split(",")
+    all_of_paper = [name for name, item in items.items() if not item.is_extra]
+    names = all_of_paper if what == "all" else what.split(",")
     for name in names:
         if name not in items:
             raise unknown_name("table or figure", name, [*items, "all"])
@@ -101,14 +106,38 @@ def state(study: Study, item: Item) -> tuple[dict[str, int], list[str]]:
     return counts, list(reasons)
 
 
-def recorded(topology: str | None) -> Estimator:
-    """Returns the rehearsals of docs/results.json as estimates; of any slice if it is None."""
-    rows = json.loads(_RECORDED.read_text())["rehearsed"] if _RECORDED.exists() else []
+def recorded(study: Study, topology: str | None) -> Estimator:
+    """Returns what docs/ says of a run: the rehearsal of its training step, if it is recorded.
+
+    Otherwise three times the recorded forward pass on TPU v3, as a backward pass costs two. This is
+    a lower bound, as `bound` says: the rehearsed steps take 8 to 10% longer. `topology` is of the
+    slice; None: of any, and a bound has no hours.
+
+    Raises:
+      ValueError: there is no such slice.
+    """
+    rows = json.loads((_DOCS / "results.json").read_text())["rehearsed"]
     known = {row["config"]: row for row in rows if topology in (None, row["topology"])}
+    cores = num_cores(topology) if topology else None
+    forward = {
+        (row["model"], row["image_size"]): row["images_per_s_per_core"]
+        for row in best_records(read_records(_DOCS / "table3_throughput.jsonl"))
+        if not topology or topology.startswith("v3-")
+    }
 
     def estimate(run: Run) -> Estimate | None:
         changed = [key for key, _ in run.overrides if not key.startswith(_WITHOUT_COST)]
-        return None if changed else known.get(run.config)
+        if not changed and run.config in known:
+            return known[run.config]
+        options, _ = build_without_data(study.config(run))
+        name, variant = options.model["name"], options.model.get("variant")
+        title = title_of(name, variant) if name in TITLES and variant else ""
+        if (title, options.image_size) not in forward:
+            return None
+        images = options.total_steps * options.batch_size
+        core_days = 3 * images / forward[title, options.image_size] / 86400
+        hours = core_days * 24 / cores if cores else None
+        return {"core_days": core_days, "hours": hours, "bound": True}
 
     return estimate
 
@@ -137,11 +166,19 @@ class Planned:
 
     @property
     def core_days(self) -> float | None:
-        return self.estimate["core_days"] * self.trainings if self.estimate else None
+        return self._of_all("core_days")
 
     @property
     def hours(self) -> float | None:
-        return self.estimate["hours"] * self.trainings if self.estimate else None
+        return self._of_all("hours")
+
+    @property
+    def is_bound(self) -> bool:
+        return bool(self.estimate and self.estimate.get("bound"))
+
+    def _of_all(self, name: str) -> float | None:
+        of_one = (self.estimate or {}).get(name)
+        return None if of_one is None else of_one * self.trainings
 
 
 def make_plan(study: Study, items: Sequence[Item], estimate: Estimator) -> list[Planned]:
@@ -181,23 +218,36 @@ def summary(lines: Sequence[Planned]) -> str:
     ours = sum(line.core_days or 0 for line in known)
     beside = sum(line.paper_core_days or 0 for line in known)
     total = sum(line.paper_core_days or 0 for line in printed)
+    is_bound = any(line.is_bound for line in known)
     return (
-        f"{text}\nPre-training, estimated for {len(known)} of {len(printed)} runs: {ours:,.4g} "
-        f"core-days; the paper prints {beside:,.4g} for these, {total:,.4g} for all."
+        f"{text}\nPre-training, estimated for {len(known)} of {len(printed)} runs: "
+        f"{_number(ours, is_bound)} core-days; the paper prints {_number(beside)} for these, "
+        f"{_number(total)} for all." + "\n> is a lower bound: three forward passes." * is_bound
     )
+
+
+def _number(value: float | None, is_bound: bool = False) -> str:
+    """Returns a number with four digits, or all before the point; "-" for None."""
+    if value is None:
+        return "-"
+    return ">" * is_bound + format(value, ",.0f" if value >= 1000 else ".4g")
 
 
 def plan_table(lines: Sequence[Planned]) -> str:
     """Returns the plan as lines of text."""
     header = ("job", "data", "steps", "trainings", "hours", "core-days", "paper")
-    rows: list[tuple[str, ...]] = [header]
-    for line in lines:
-        numbers = (line.hours, line.core_days, line.paper_core_days)
-        shown = tuple("-" if number is None else f"{number:,.4g}" for number in numbers)
-        steps = f"{line.steps:,}" if line.steps else "-"
-        rows.append(
-            (job_name(line.job), line.data or "-", steps, str(line.trainings or "-"), *shown)
+    rows = [header] + [
+        (
+            job_name(line.job),
+            line.data or "-",
+            f"{line.steps:,}" if line.steps else "-",
+            str(line.trainings or "-"),
+            _number(line.hours, line.is_bound),
+            _number(line.core_days, line.is_bound),
+            _number(line.paper_core_days),
         )
+        for line in lines
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     return "\n".join(
         "  ".join(

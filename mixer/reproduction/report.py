@@ -141,7 +141,8 @@ def as_csv(item: Item, entries: Sequence[Entry]) -> str:
         }
         if value:
             names = ("hardware", "commit", "date")
-            line |= {"ours": value.mean, "deviation": value.deviation}
+            if not isinstance(entry.cell.source, Picture):
+                line |= {"ours": value.mean, "deviation": value.deviation}
             line["seeds"] = len(value.of_seeds)
             for name, found in zip(names, zip(*value.origins, strict=True), strict=False):
                 line[name] = "; ".join(dict.fromkeys(found))

@@ -41,6 +41,8 @@ class Study:
 
     def check_workdir(self) -> None:
         """Raises ValueError if the folder is of something else, or has runs of other settings."""
+        if self.workdir.exists() and not self.workdir.is_dir():
+            raise ValueError(f"Expected a folder as --workdir; got the file {self.workdir}.")
         found = {path.name for path in self.workdir.glob("*")} - _OWN
         if found:
             raise ValueError(
@@ -50,9 +52,13 @@ class Study:
             )
         before = read_json(self.workdir / SETTINGS_NAME)
         if before and before != self.settings:
+            old, new = (
+                " ".join(f"--{name}={value}" for name, value in settings.items())
+                for settings in (before, self.settings)
+            )
             raise ValueError(
-                f"{self.workdir} holds runs with {before}; now it is {self.settings}. Use the same "
-                "flags, or another --workdir."
+                f"Expected {old}, as {self.workdir} holds runs of these; got {new}. Use another "
+                "--workdir, or these flags."
             )
 
     def folder(self, run: Run) -> pathlib.Path:

@@ -78,12 +78,13 @@ def value_of(study: Study, source: Source) -> Value | None:
                 return None
             return Value(tuple(100 * f["top1"] for f in files), tuple(map(origin, files)))
         case Picture() if study.is_replaced(source.run):
-            return Value((0.0,))  # published weights
+            return Value((0.0,))  # published weights; a picture has no number
         case CoreDays() | Picture():
             lines = finished_lines(study, source.run)
             days = [line["core_days"] for line in lines if "core_days" in line]
             where = origin(read_json(study.folder(source.run) / environment.FILE_NAME))
-            return Value((days[-1],), (where,)) if days else None
+            number = days[-1:] if isinstance(source, CoreDays) else [0.0] * bool(lines)
+            return Value(tuple(number), (where,)) if number else None
 
 
 def is_done(study: Study, run: Run) -> bool:

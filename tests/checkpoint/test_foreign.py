@@ -76,7 +76,8 @@ def test_foreign_files_survive_whatever_a_run_does(finished, config, tmp_path, c
         now = contents(workdir)
         assert {name: now.get(name, "gone") for name in foreign} == kept
 
-    kept = {name: contents(workdir)[name] for name in foreign}
+    before = contents(workdir)
+    kept = {name: before[name] for name in foreign}
     everything = contents(workdir / "checkpoints")
     train_loop.train(config, workdir)  # which has nothing to do
     check()

@@ -27,7 +27,7 @@ def workdir(tmp_path) -> pathlib.Path:
     return tmp_path
 
 
-def test_the_run_continues_to_a_later_step(workdir, data_dir, digits_config):
+def test_the_run_continues_to_a_later_step(workdir, data_dir, no_pictures, on_one_device):
     saved = json.loads((workdir / "config.json").read_text())
     config = base_config()
     config.update(saved)

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from children import one_device
 from ml_collections import ConfigDict
 from test_damage import edit_meta, files_of, largest_data, put, truncate
 
@@ -334,9 +335,10 @@ def test_a_full_disk_ends_the_run_and_leaves_every_earlier_step_sound(tmp_path, 
         subprocess.run,
         command,
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": ""},
+        env={**os.environ, "XLA_FLAGS": one_device()},
         capture_output=True,
         text=True,
+        timeout=600,
     )
     try:
         first = run()

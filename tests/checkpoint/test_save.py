@@ -1,10 +1,10 @@
 """Checkpoints: round trip, other devices, what is kept, unfinished and failed saves."""
 
 import pathlib
-import subprocess
 import sys
 import time
 
+import children
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -263,7 +263,7 @@ with Checkpoints(directory, keep=2) as checkpoints:
     await_failure()
     checkpoints.save(6, state, {{}})
 """
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    run = children.run([sys.executable, "-c", program])
     assert run.returncode == 1, run.stderr
     failure, retry, left, second_failure, second_retry = run.stdout.splitlines()
     assert failure.startswith(f"The checkpoint {tmp_path}/3 could not be written: ")

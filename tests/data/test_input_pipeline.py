@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from children import read_line
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
@@ -82,7 +83,7 @@ def start(request, data_dir, photos):
         size=16,
         crop=inception_crop(16, area=(0.3, 1.0)),
         flip=True,
-        randaugment_layers=2 if is_photos else 0,
+        randaugment_layers=1 if is_photos else 0,
         randaugment_magnitude=15.0,
     )
     order = ExampleOrder(52, len(ROWS), seed=0, num_stripes=8 if is_photos else 1)
@@ -102,13 +103,15 @@ def uninterrupted(start):
 
 
 def test_a_batch_is_the_same_whenever_the_run_starts(start, uninterrupted):
-    random_steps = np.random.default_rng(0).choice(65, 8, replace=False).tolist()
+    random_steps = np.random.default_rng(0).choice(65, 2, replace=False).tolist()
     for step in {*random_steps, *EPOCH_EDGES}:
         assert_same(next(start(step, ROWS)), uninterrupted[step])
     assert_same(next(itertools.islice(start(10**9, ROWS), 1, None)), next(start(10**9 + 1, ROWS)))
 
 
-@pytest.mark.parametrize("hosts", [2, 4, 8])
+@pytest.mark.parametrize(
+    "hosts", [2, *(pytest.param(hosts, marks=pytest.mark.slow) for hosts in (4, 8))]
+)
 def test_a_batch_is_the_same_on_any_number_of_hosts(start, uninterrupted, hosts):
     parts = [start(2, rows) for rows in np.split(ROWS, hosts)]
     for step in range(2, 8):
@@ -429,8 +432,8 @@ def test_open_iterators_do_not_keep_the_process_from_ending(data_dir):
         text=True,
     )
     try:
-        assert process.stdout.readline() == "(8, 8, 8, 3) (8, 8, 8, 3)\n"
+        assert read_line(process) == "(8, 8, 8, 3) (8, 8, 8, 3)\n"
         assert process.wait(timeout=15) == 0
     finally:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)

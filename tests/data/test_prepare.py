@@ -422,7 +422,7 @@ def stuck_ingestion(
         yield process, open_when_read(fifo, process)
     finally:
         process.kill()
-        process.wait()
+        process.wait(timeout=60)
         fifo.unlink()
         image.unlink()
 
@@ -444,7 +444,7 @@ def test_after_a_kill_the_same_command_starts_again(ingest, source, tmp_path):
         with pytest.raises(ValueError, match="alone; another process does so now"):
             ingest(source)
         process.kill()
-        process.wait()
+        process.wait(timeout=60)
         os.close(pipe)
         assert [path.name[:11] for path in folder.iterdir()] == ["incomplete."]
         assert list(folder.glob("*/*test*"))  # a split was written

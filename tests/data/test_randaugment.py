@@ -100,6 +100,7 @@ print(digest.hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_pixels_do_not_depend_on_the_kernels_that_tensorflow_picks_for_the_processor():
     # oneDNN has kernels with fused multiply-adds; it and its instructions depend on the processor.
     settings = [
@@ -115,6 +116,7 @@ def test_pixels_do_not_depend_on_the_kernels_that_tensorflow_picks_for_the_proce
             capture_output=True,
             text=True,
             check=True,
+            timeout=300,
         ).stdout
         for setting in settings
     }

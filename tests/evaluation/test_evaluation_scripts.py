@@ -10,6 +10,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 
+import children
 import jax
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 def run(script: str, *arguments: object, cwd: pathlib.Path) -> subprocess.CompletedProcess:
     command = [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    return children.run(command, cwd=cwd, env=environment)
 
 
 @pytest.fixture
@@ -84,12 +85,11 @@ def test_the_probe(call, evaluation):
     assert printed == f"{view}: 1-shot top-1 {percent} of 364 images, mean of 3 draws\n"
 
 
-def test_the_prediction_prints_and_draws(tmp_path, weights, write_image):
+def test_the_prediction_prints_and_draws(tmp_path, weights, write_image, call, monkeypatch):
     write_image(tmp_path / "a.png", "red")
+    monkeypatch.chdir(tmp_path)
     flags = [f"--weights={weights}", "--output=drawn.png", "--top=2"]
-    result = run("predict.py", "a.png", *flags, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
+    lines = call("predict.py", "a.png", *flags).splitlines()
     assert lines[:2] == ["a.png", "   55.00%  class 3"]  # 11 of 20
     assert lines[2].startswith("    5.00%  class ")
     assert lines[3] == "Picture: drawn.png"
@@ -187,6 +187,7 @@ def test_names_are_printed_on_any_terminal(tmp_path, weights, write_image):
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr
     path, name, picture = result.stdout.decode("ascii").splitlines()

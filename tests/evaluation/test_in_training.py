@@ -10,7 +10,7 @@ from mixer.reporting.metrics import read_metrics
 from mixer.train_loop import train
 from mixer.weights.load import load_model
 
-pytestmark = pytest.mark.usefixtures("quick_compilation_of_file", "no_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures", "on_one_device")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_the_readme_in_python(
-    tmp_path, digits_config, quick_compilation, no_pictures, write_image, monkeypatch
+    tmp_path, digits_config, no_pictures, on_one_device, write_image, monkeypatch
 ):
     (code,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     write_image(tmp_path / "photos" / "a.png", "red")

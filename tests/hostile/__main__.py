@@ -19,6 +19,9 @@ import sys
 import tempfile
 import time
 
+# NumPy's OpenBLAS would start threads, and forks of a process with threads can hang.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 # Imported once, here: each process is a fork of this one.
 import tensorboard.summary  # noqa: F401
 from hostile import files

@@ -16,6 +16,9 @@ import resource
 import sys
 import tempfile
 
+# NumPy's OpenBLAS would start threads, and forks of a process with threads can hang.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 import numpy as np
 from hostile import odd_folders, odd_images
 from hostile.files import GOLDEN

@@ -3,9 +3,9 @@
 import os
 import pathlib
 import re
-import subprocess
 import sys
 
+import children
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -15,15 +15,10 @@ def run(module: str, arguments: list[str]) -> str:
     environment = {
         **os.environ,
         "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-        "XLA_FLAGS": "",  # one device, as a user has
+        "XLA_FLAGS": children.one_device(),
     }
-    result = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-m", module, *arguments]
+    result = children.run(command, limit=500, cwd=ROOT, env=environment)
     assert result.returncode == 0, result.stdout + result.stderr[-3000:]
     return result.stdout
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+from children import read_line
 from fake_cloud import FLAGS, OVERRIDES, PROGRAM
 
 RESTORE_SIGINT = (
@@ -145,10 +146,9 @@ def test_trouble_between_laptop_and_cloud_deletes_nothing(cloud):
 
 
 def read_until(process: subprocess.Popen, text: str) -> None:
-    assert process.stdout is not None
     shown = ""
     while text not in shown:
-        line = process.stdout.readline()
+        line = read_line(process)
         assert line, shown
         shown += line
 
@@ -181,7 +181,9 @@ def test_ctrl_c_leaves_the_run_which_can_be_taken_up(cloud):
     assert "expected no other run" in result.stderr
     cloud.calls()
 
-    with subprocess.Popen([*command, *FLAGS, *PROGRAM], **keywords) as process:
+    with subprocess.Popen(
+        [*command, *FLAGS, *PROGRAM], **keywords, start_new_session=True
+    ) as process:
         read_until(process, "already running")
         (cloud.folder / "go").touch()
         shown = process.communicate(timeout=30)[0]

@@ -28,7 +28,7 @@ class Perceptron(nn.Module):
 
 
 def test_a_model_of_others_needs_one_line(
-    tmp_path, digits_config, monkeypatch, quick_compilation, no_pictures
+    tmp_path, digits_config, monkeypatch, no_pictures, on_one_device
 ):
     monkeypatch.setitem(MODELS, "perceptron", (Perceptron, {}))
     sizes = {"name": "perceptron", "hidden": 32, "head_bias_init": 0.0}

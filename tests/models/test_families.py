@@ -11,7 +11,6 @@ import pytest
 from mixer.models import build_model
 from tests.models.tiny import TINY, random_params, tiny_model
 
-pytestmark = pytest.mark.usefixtures("quick_compilation_of_file")
 IMAGES = np.random.default_rng(1).normal(size=(4, 16, 16, 3)).astype(np.float32)
 
 

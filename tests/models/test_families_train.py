@@ -8,8 +8,8 @@ import sys
 import jax
 import numpy as np
 import pytest
+from children import one_device
 
-from mixer import build
 from mixer.losses import softmax_cross_entropy
 from mixer.reporting.metrics import read_metrics
 from mixer.sharding import create_mesh
@@ -18,15 +18,14 @@ from tests.models.tiny import TINY, digits_config, tiny_model
 from tests.test_train_loop import read_lines, read_state
 from tests.test_train_step import losses_over
 
-# The loop knows of no family: one of them in the fast tests, beside Mixer in those of the loop.
-FAMILIES = ["vit", *(pytest.param(family, marks=pytest.mark.slow) for family in ("bit", "gmlp"))]
+OTHERS = [pytest.param(family, marks=pytest.mark.slow) for family in ("bit", "gmlp")]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow  # the loop knows of no family: the fast tests resume Mixer
+@pytest.mark.parametrize("family", ["vit", "bit", "gmlp"])
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(
-    tmp_path, data_dir, family, one_device_mesh, monkeypatch, quick_compilation, no_pictures
+    tmp_path, data_dir, family, on_one_device, no_pictures
 ):
-    monkeypatch.setattr(build, "create_mesh", lambda **sizes: one_device_mesh)  # compiles sooner
     config = digits_config(family)
     config.data_dir = data_dir
     config.num_epochs = 5 * 64 / 1433
@@ -45,8 +44,8 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(
     assert read_lines(resumed) == read_lines(whole)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_one_device_and_eight_agree(family, one_device_mesh, quick_compilation):
+@pytest.mark.parametrize("family", ["vit", *OTHERS])
+def test_one_device_and_eight_agree(family, one_device_mesh):
     # At 8 x 8 pixels, BiT's last group norm would be over one value, and divide by rounding.
     options = dict(image_size=16, loss=softmax_cross_entropy)
     one, _ = losses_over(4, tiny_model(family), one_device_mesh, **options)
@@ -63,8 +62,9 @@ def test_each_family_learns_the_digits(tmp_path, data_dir, family):
             *(sys.executable, "-m", "mixer.main", f"--config=configs/digits.py:{family}"),
             *(f"--workdir={tmp_path}", f"--config.data_dir={data_dir}"),
         ],
-        env={**os.environ, "XLA_FLAGS": ""},  # one device, not the tests' eight
+        env={**os.environ, "XLA_FLAGS": one_device()},
         check=True,
+        timeout=1200,
     )
     last = read_metrics(tmp_path)[-1]
     assert last["test/top1"] >= 0.96

@@ -58,7 +58,6 @@ def transposed_grid(array, rows, axis):
     return np.swapaxes(grid, axis, axis + 1).reshape(array.shape)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", ["vit_tiny", "timm_gmlp_tiny"])
 def test_transposed_images_and_weights_give_the_same_logits_if_not_square(name):
     rng = np.random.default_rng(0)
@@ -89,7 +88,6 @@ def test_transposed_images_and_weights_give_the_same_logits_if_not_square(name):
     assert np.abs(other - logits).max() > 1e-3
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", ["vit_tiny", "timm_gmlp_tiny"])
 def test_the_other_gelu_differs_by_little(name):
     io, is_tanh = np.load(GOLDEN / f"{name}.io.npz"), name == "vit_tiny"

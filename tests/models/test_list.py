@@ -1,11 +1,11 @@
 """The list of models, `python -m mixer.models`."""
 
 import json
-import subprocess
 import sys
 
 import pytest
 from absl import flags
+from children import run
 
 from mixer.models import named, sizes, title_of
 from mixer.models.__main__ import describe
@@ -71,7 +71,7 @@ def test_a_size_that_is_not_the_papers_is_said(monkeypatch):
 
 def test_the_command():
     command = [sys.executable, "-m", "mixer.models", "S/32", "ViT-S/32"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = run(command).stdout.splitlines()
     assert lines[1].split() == [
         "Mixer-S/32",
         "49",
@@ -84,5 +84,5 @@ def test_the_command():
     assert lines[2].split() == ["ViT-S/32", "49", "50", "22,878,952", "22,493,952", "2.29", "9.54"]
     assert lines[4] == "As in the paper's Table 1: Mixer-S/32"
     assert lines[5].startswith("Mixer-S/32 : ViT-S/32  0.83 of the parameters")
-    json_lines = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    json_lines = run([*command, "--json"])
     assert [json.loads(line)["patches"] for line in json_lines.stdout.splitlines()] == [49, 49]

@@ -1,6 +1,8 @@
 """The model: sizes, golden outputs, randomness, precision, errors."""
 
+import functools
 import pathlib
+from typing import Any
 
 import flax
 import jax
@@ -89,17 +91,18 @@ def test_parameter_names_and_shapes_of_the_released_checkpoints():
     }
 
 
+@pytest.mark.fully_compiled
 def test_golden_logits_and_pre_logits(golden):
     model, params, io = golden
-    logits = model.apply({"params": params}, io["images"])
-    pre_logits = model.clone(num_classes=0).apply({"params": params}, io["images"])
+    logits = jax.jit(model.apply)({"params": params}, io["images"])
+    pre_logits = jax.jit(model.clone(num_classes=0).apply)({"params": params}, io["images"])
     np.testing.assert_allclose(logits, io["logits"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(pre_logits, io["pre_logits"], rtol=0, atol=1e-5)
 
 
 def test_exact_gelu_differs_from_the_tanh_approximation_by_little(golden):
     model, params, io = golden
-    exact = model.clone(gelu_approximate=False).apply({"params": params}, io["images"])
+    exact = jax.jit(model.clone(gelu_approximate=False).apply)({"params": params}, io["images"])
     difference = np.abs(exact - io["logits"]).max()
     assert 1e-6 < difference < 1e-2
 
@@ -128,7 +131,7 @@ def test_parameters_are_float32_where_jax_computes_in_float64(golden):
 def test_initial_head_is_zero_with_the_given_bias():
     model = build_model("mixer", "S/32", num_classes=5, num_blocks=1, head_bias_init=-6.9)
     images = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
-    logits, _ = model.init_with_output(jax.random.key(0), images)
+    logits, _ = jax.jit(model.init_with_output)(jax.random.key(0), images)
     np.testing.assert_allclose(logits, np.full((2, 5), -6.9), rtol=1e-6)
 
 
@@ -141,7 +144,8 @@ def test_dropout_acts_after_the_gelu_and_after_the_second_layer():
     }
     rows = jnp.arange(2000)
     rngs = {"dropout": jax.random.key(0)}
-    y = block.apply({"params": params}, x, rows, train=True, rngs=rngs)
+    apply = jax.jit(block.apply, static_argnames="train")
+    y = apply({"params": params}, x, rows, train=True, rngs=rngs)
     # k of 4 hidden units are kept (100 / 0.5 each), then each of the 3 outputs with 1/2 (/ 0.5):
     # values 0, 400, 800, 1200, 1600, and within an example all kept outputs are the same.
     assert set(np.unique(y)) == {0.0, 400.0, 800.0, 1200.0, 1600.0}
@@ -158,11 +162,12 @@ def test_the_two_branches_of_a_block_have_independent_masks():
     block = MixerBlock(tokens_mlp_dim=2, channels_mlp_dim=2, stochastic_depth_rate=0.5)
     x = jnp.zeros((4000, 2, 3))
     rows = jnp.arange(4000)
-    params = block.init(jax.random.key(0), x, rows, train=False)["params"]
-    params = jax.tree.map(jnp.zeros_like, params)
+    shapes = jax.eval_shape(lambda x: block.init(jax.random.key(0), x, rows, train=False), x)
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes["params"])
     params["token_mixing"]["Dense_1"]["bias"] = jnp.array([1.0, 1.0])
     params["channel_mixing"]["Dense_1"]["bias"] = jnp.array([10.0, 10.0, 10.0])
-    y = block.apply({"params": params}, x, rows, train=True, rngs={"dropout": jax.random.key(1)})
+    apply = jax.jit(block.apply, static_argnames="train")
+    y = apply({"params": params}, x, rows, train=True, rngs={"dropout": jax.random.key(1)})
     # A whole example keeps or drops a branch: its value is 0, 1, 10 or 11, a quarter each.
     assert np.ptp(y, axis=(1, 2)).max() == 0
     values, counts = np.unique(y[:, 0, 0], return_counts=True)
@@ -173,42 +178,41 @@ def test_the_two_branches_of_a_block_have_independent_masks():
 def test_stochastic_depth_spares_the_first_block_and_evaluation(tiny_mixer):
     model = tiny_mixer.clone(dropout_rate=0.0, stochastic_depth_rate=1.0)
     images = jax.random.normal(jax.random.key(0), (3, 8, 8, 3))
-    params = model.init(jax.random.key(1), images)["params"]
+    params = jax.jit(model.init)(jax.random.key(1), images)["params"]
     params["head"]["kernel"] = jax.random.normal(jax.random.key(2), params["head"]["kernel"].shape)
-    trained = model.apply(
-        {"params": params}, images, train=True, rngs={"dropout": jax.random.key(3)}
-    )
+    apply = jax.jit(model.apply, static_argnames="train")
+    trained = apply({"params": params}, images, train=True, rngs={"dropout": jax.random.key(3)})
     # With rate 1 at the last of two blocks, only the first block is left.
-    one_block = model.clone(num_blocks=1).apply({"params": params}, images)
+    one_block = jax.jit(model.clone(num_blocks=1).apply)({"params": params}, images)
     np.testing.assert_allclose(trained, one_block, rtol=1e-6)
-    evaluated = model.apply({"params": params}, images)
+    evaluated = apply({"params": params}, images)
     assert np.abs(evaluated - one_block).max() > 1e-3
 
 
-@pytest.mark.usefixtures("quick_compilation")
-@pytest.mark.parametrize("remat", ["elementwise", "block"])
-def test_what_is_computed_again_changes_no_gradient(tiny_mixer, remat):
+@functools.cache
+def gradient_and_kept(model: MlpMixer) -> tuple[Any, int]:
+    """Returns the gradient of a loss, and how many values are kept for it."""
     images = jax.random.normal(jax.random.key(0), (3, 8, 8, 3))
-    params = jax.jit(tiny_mixer.init)(jax.random.key(1), images)["params"]
+    params = jax.jit(model.init)(jax.random.key(1), images)["params"]
     params["head"]["kernel"] = jax.random.normal(jax.random.key(2), params["head"]["kernel"].shape)
 
-    def gradient(model):
-        def loss(params):
-            rngs = {"dropout": jax.random.key(3)}
-            return jnp.sum(model.apply({"params": params}, images, train=True, rngs=rngs) ** 2)
+    def loss(params):
+        rngs = {"dropout": jax.random.key(3)}
+        return jnp.sum(model.apply({"params": params}, images, train=True, rngs=rngs) ** 2)
 
-        return jax.jit(jax.grad(loss))(params)
+    apply = lambda params: model.apply({"params": params}, images)  # noqa: E731
+    vjp = jax.eval_shape(lambda params: jax.vjp(apply, params)[1], params)
+    kept = sum(leaf.size for leaf in jax.tree.leaves(vjp))
+    return jax.jit(jax.grad(loss))(params), kept
 
-    plain, again = gradient(tiny_mixer), gradient(tiny_mixer.clone(remat=remat))
+
+@pytest.mark.parametrize("remat", ["elementwise", "block"])
+def test_what_is_computed_again_changes_no_gradient(tiny_mixer, remat):
+    plain, kept = gradient_and_kept(tiny_mixer)
+    again, kept_again = gradient_and_kept(tiny_mixer.clone(remat=remat))
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
-
-    def kept(model):
-        apply = lambda params: model.apply({"params": params}, images)  # noqa: E731
-        vjp = jax.eval_shape(lambda params: jax.vjp(apply, params)[1], params)
-        return sum(leaf.size for leaf in jax.tree.leaves(vjp))
-
-    assert kept(tiny_mixer.clone(remat=remat)) < kept(tiny_mixer)
+    assert kept_again < kept
 
 
 def test_an_unknown_remat_is_refused(tiny_mixer):

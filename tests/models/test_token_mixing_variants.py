@@ -21,7 +21,8 @@ def variant(**fields):
 def mixed(token_mixing, params, y):
     """Returns what the token mixing makes of `y`, `[B, S, C]`."""
     module = TokenMixing(token_mixing, 2, 6, True, 0.0, jnp.float32)
-    return module.apply({"params": params}, y, jnp.arange(y.shape[0]), train=False)
+    rows = jnp.arange(y.shape[0])
+    return jax.jit(lambda params: module.apply({"params": params}, y, rows, train=False))(params)
 
 
 def mlp(params, x):
@@ -41,8 +42,8 @@ Y = np.random.default_rng(1).normal(size=(2, 9, 8)).astype(np.float32)
 def test_one_group_is_mixer():
     plain = build_model("mixer", num_classes=3, **SIZES)
     params = {"params": random_params(plain, IMAGES)}
-    expected = plain.apply(params, IMAGES)
-    np.testing.assert_array_equal(variant(groups=1).apply(params, IMAGES), expected)
+    expected = jax.jit(plain.apply)(params, IMAGES)
+    np.testing.assert_array_equal(jax.jit(variant(groups=1).apply)(params, IMAGES), expected)
 
 
 def test_untied_mlps_that_are_equal_are_mixers_and_others_act_on_their_channel_alone():
@@ -85,7 +86,7 @@ def test_a_pyramid_has_half_the_tokens_after_the_block():
     params = random_params(model, IMAGES)
     shapes = [params[f"MixerBlock_{n}"]["token_mixing"]["Dense_1"]["kernel"].shape for n in (0, 1)]
     assert shapes == [(6, 5), (6, 3)]
-    logits = model.apply({"params": params}, IMAGES)
+    logits = jax.jit(model.apply)({"params": params}, IMAGES)
     assert logits.shape == (2, 3)
     assert np.isfinite(logits).all()
 
@@ -109,7 +110,10 @@ def test_fields_that_do_not_fit_are_refused(fields, message):
 def test_gradients_reach_every_parameter(token_mixing):
     model = variant(token_mixing=token_mixing, halved_after=(1,), remat="elementwise")
     params = random_params(model, IMAGES)
-    gradient = jax.grad(
-        lambda params: jnp.sum(jnp.square(model.apply({"params": params}, IMAGES, train=True)))
-    )(params)
-    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        return jnp.sum(jnp.square(model.apply({"params": params}, IMAGES, train=True)))
+
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient(params)))

@@ -1,11 +1,16 @@
 """The graph of the paper's tables and figures: complete, shared, and made of configs that build."""
 
 import pathlib
+import sys
 
 import jax
 import pytest
+from absl import flags
+from ml_collections import ConfigDict
 
 from mixer.build import build_without_data
+from mixer.config import to_plain
+from mixer.data.table import num_examples
 from mixer.models import build_model
 from mixer.paper import reference
 from mixer.paper.graph import (
@@ -18,9 +23,11 @@ from mixer.paper.graph import (
     Throughput,
     jobs_of,
     jobs_of_items,
+    pretraining,
 )
 from mixer.paper.items import FRACTIONS, all_items, fraction_run
-from mixer.reproduction.study import Study
+from mixer.reproduction.study import Study, read_config
+from mixer.runtime.command import config_flag
 from mixer.weights.published import CATALOGUE
 
 ITEMS = all_items()
@@ -104,6 +111,41 @@ def test_every_run_builds():
     for options in shapes.values():
         build_model(**options.model, num_classes=options.num_classes)
     assert len(shapes) > 60
+
+
+def parse_command(command: list[str], monkeypatch) -> ConfigDict:
+    """Returns the config of a command line, read as `mixer.main` and `scripts/sweep.py` do."""
+    values = flags.FlagValues()
+    holder = config_flag(values)
+    flags.DEFINE_string("workdir", "", "", flag_values=values)
+    flags.DEFINE_multi_string("grid", [], "", flag_values=values)
+    flags.DEFINE_list("seeds", [], "", flag_values=values)
+    start = command.index("mixer.main") if "mixer.main" in command else 1
+    monkeypatch.setattr(sys, "argv", command[start:])
+    assert values(sys.argv) == command[start : start + 1]  # nothing is left over
+    return holder.value
+
+
+def test_every_cell_of_tables_2_and_3_has_a_command_that_builds(monkeypatch):
+    """The printed command gives the config of the run, and its data are counted."""
+    counted = {}
+    for name in ("table2", "table3"):
+        for row, column, cell in ITEMS[name].cells():
+            for job in jobs_of(cell.source):
+                if isinstance(job, Throughput):
+                    assert build_without_data(read_config(job.config))[0].num_classes
+                elif isinstance(job, Evaluation) and job.dataset:
+                    assert num_examples(job.dataset, job.split, 1.0) == 50_000
+                elif isinstance(job, Run) and job not in counted:
+                    config = parse_command(STUDY.command(job), monkeypatch)
+                    assert to_plain(config) == to_plain(STUDY.config(job)), (row, column)
+                    options, _ = build_without_data(config)
+                    counted[job] = options.total_steps
+    # Table 3: 23 pre-trainings, 110 fine-tunings; Table 2: 3 more, and 5 fine-tunings of 5 rows.
+    assert len(counted) == 23 + 110 + 3 + 25
+    assert min(counted.values()) == 500
+    long = pretraining("jft300m", "Mixer-L/16", 14)
+    assert counted[long] == 2 * FRACTION_STEPS  # which is of 7 epochs
 
 
 @pytest.mark.slow

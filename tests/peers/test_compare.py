@@ -90,7 +90,7 @@ def test_plain_flax_is_the_same_function(name, plain):
 
 
 def test_training_is_compared_with_plain_flax(  # inference: tests/test_scripts.py
-    monkeypatch, quick_compilation
+    monkeypatch,
 ):
     monkeypatch.setitem(MODELS["vit"][1], "tiny", SIZES["vit"] | {"num_blocks": 1})
     report = peers.measure_peers(

@@ -98,7 +98,7 @@ def test_every_config_of_a_family_has_the_same_keys(name, size):
     check_config(config)
     more, fewer = KEYS_OF[config.model.name]
     expected = keys_of("pretrain_imagenet") - fewer | more
-    if name == "digits":  # it states what a named size stands for
+    if name in ("digits", "cifar_fractions"):  # they state what a named size stands for
         return
     if name in ("finetune", "vtab"):  # counts steps and crops in another way
         expected = expected - {"num_epochs", "train_crop.area"} | {"num_steps"}
@@ -115,7 +115,7 @@ def test_the_digits_have_these_keys_and_the_sizes_of_their_models():
     sizes = {"patch_size", "num_blocks", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim"}
     keys = keys_of("digits") - {f"model.{field}" for field in sizes} | {"model.variant"}
     assert keys == keys_of("pretrain_imagenet")
-    assert len(SIZES) == 1 + 28 + 6 + 8 + 22 + 1
+    assert len(SIZES) == 1 + 1 + 28 + 6 + 8 + 22 + 1
 
 
 def test_the_parts_of_the_digits_fit_together(data_dir):
@@ -137,6 +137,7 @@ STEPS = {
     ("jft300m", 14.0): 1_025_216,
     ("jft300m", 40.0): 2_929_188,
     ("cifar10", 10_000): 10_000,
+    ("cifar10", 1500): 1500,
     ("vtab/cifar100", 500): 500,
 }
 
@@ -155,13 +156,15 @@ def test_every_size_has_its_steps(name, size):
     ("name", "size", "millions"),
     [
         ("pretrain_imagenet", "B/16", 59.9),
-        ("pretrain_imagenet21k", "L/16", 229.6),
+        pytest.param("pretrain_imagenet21k", "L/16", 229.6, marks=pytest.mark.slow),
         ("pretrain_jft300m", "S/32", 28.0),
-        ("pretrain_jft300m", "H/14", 454.5),
+        pytest.param("pretrain_jft300m", "H/14", 454.5, marks=pytest.mark.slow),
         ("finetune", "S/32,pets", 18.6),
         # Token mixing with 4 times the tokens and hidden units: 12 blocks of 4 x 4 times as much.
         ("finetune", "B/16,cifar100,448", 86.3),
-        ("finetune", "L/16,flowers,448,inception_crop", 279.6),
+        pytest.param(
+            *("finetune", "L/16,flowers,448,inception_crop", 279.6), marks=pytest.mark.slow
+        ),
         ("finetune", "Ti/4,digits,32", 0.2),
     ],
 )
@@ -201,11 +204,13 @@ def test_other_families_are_traced_without_data(name, size, head_inputs):
     [
         # The head gives its bias b to all C classes: C softplus(b) - b, whatever mixup does.
         ("pretrain_imagenet", 1000 * math.log1p(math.exp(-6.9)) + 6.9),
-        ("pretrain_imagenet21k", 21_843 * math.log1p(math.exp(-10)) + 10),
-        ("pretrain_jft300m", 18_291 * math.log1p(math.exp(-10)) + 10),
+        *(
+            pytest.param(name, classes * math.log1p(math.exp(-10)) + 10, marks=pytest.mark.slow)
+            for name, classes in (("pretrain_imagenet21k", 21_843), ("pretrain_jft300m", 18_291))
+        ),
     ],
 )
-@pytest.mark.usefixtures("quick_compilation", "no_pictures")
+@pytest.mark.usefixtures("no_pictures", "on_one_device")
 def test_a_shrunken_copy_trains(name, first_loss, tmp_path, write_mock_dataset):
     config = get_config(name)
     write_mock_dataset(config.dataset, str(tmp_path), "array_record", 64)

@@ -172,7 +172,7 @@ def mock_images(tmp_path_factory, write_mock_dataset) -> str:
 
 
 @pytest.fixture
-def small_config(mock_images, quick_compilation, no_pictures) -> ConfigDict:
+def small_config(mock_images, no_pictures, on_one_device) -> ConfigDict:
     """The recipe for CIFAR-10 on 40 mock images of 32 pixels, with weights for 16 pixels."""
     config = finetune.get_config("B/16,cifar10")
     config.data_dir = mock_images

@@ -96,10 +96,16 @@ def test_a_folder_of_something_else_is_refused(small):
     assert [path.name for path in small.workdir.iterdir()] == ["photos"]
 
 
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(ValueError, match="Expected a folder as --workdir; got the file .*notes"):
+        Study(tmp_path / "notes").check_workdir()
+
+
 def test_a_folder_of_full_runs_is_refused_for_small_ones(small):
     Recorder(small).run()
     full = dataclasses.replace(small, miniature=False)
-    with pytest.raises(ValueError, match="holds runs with {'miniature': True, .*Use the same"):
+    with pytest.raises(ValueError, match="Expected --miniature=True .*holds runs of these; got --"):
         full.check_workdir()
 
 

@@ -13,6 +13,7 @@ from mixer.reproduction import plan
 from mixer.reproduction.study import Study
 
 ITEMS = all_items()
+SLICES = ("v3-32", "v3-64", "v5e-16")
 
 
 @pytest.fixture
@@ -21,28 +22,27 @@ def study(tmp_path: pathlib.Path) -> Study:
 
 
 def test_table_3_beside_the_papers_sum(study):
-    lines = plan.make_plan(study, [ITEMS["table3"]], plan.recorded(None))
+    lines = plan.make_plan(study, [ITEMS["table3"]], plan.recorded(study, None))
     # The paper's column, each pre-training once: two rows at 448 pixels and one at 512 share one.
     paper = sum(line.paper_core_days for line in lines if line.paper_core_days)
     cells = [cells[-1] for cells in ITEMS["table3"].rows.values()]
     assert paper == sum(cell.paper for cell in cells) - 410 - 450 - 650 == 9060
-    known = {line.job.name: line.core_days for line in lines if line.core_days}
-    assert known == {
-        "pretrain/imagenet/Mixer-B_16-300ep": 6.2,
-        "pretrain/imagenet/Mixer-L_16-300ep": 21.3,
-        "pretrain/jft300m/Mixer-H_14-14ep": 628,
-    }
     assert plan.summary(lines).endswith(
-        "estimated for 3 of 23 runs: 655.5 core-days; the paper prints 1,060 for these, 9,060 for "
-        "all."
+        "estimated for 23 of 23 runs: >4,171 core-days; the paper prints 9,060 for these, 9,060 "
+        "for all.\n> is a lower bound: three forward passes."
     )
+    rehearsed = {line.job.name for line in lines if line.estimate and not line.is_bound}
+    assert rehearsed == {
+        *("pretrain/imagenet/Mixer-B_16-300ep", "pretrain/imagenet/Mixer-L_16-300ep"),
+        "pretrain/jft300m/Mixer-H_14-14ep",
+    }
     # 21 rows of five data sets and 5 of one, each four learning rates and two more seeds.
     assert sum(line.trainings for line in lines) == 23 + (21 * 5 + 5) * 6
 
 
 def test_a_row_with_its_runs_in_order(study):
     (item,) = plan.choose(ITEMS, "table3", ["imagenet/Mixer-B/16"])
-    lines = plan.make_plan(study, [item], plan.recorded("v3-32"))
+    lines = plan.make_plan(study, [item], plan.recorded(study, "v3-32"))
     names = [plan.job_name(line.job) for line in lines]
     tuned = "finetune/imagenet/Mixer-B_16-300ep-224"
     assert names == [
@@ -58,9 +58,23 @@ def test_a_row_with_its_runs_in_order(study):
 
 
 def test_estimates_are_of_the_slice_and_of_the_same_steps(study):
-    assert plan.make_plan(study, [ITEMS["table3"]], plan.recorded("v3-8"))[0].hours is None
-    figure = plan.make_plan(study, [ITEMS["figure4"]], plan.recorded(None))
-    assert [line.hours for line in figure] == [None] * 6
+    (item,) = plan.choose(ITEMS, "table3", ["imagenet/Mixer-B/16"])
+    first = {name: plan.make_plan(study, [item], plan.recorded(study, name))[0] for name in SLICES}
+    assert first["v3-32"].hours == 4.6
+    assert first["v3-32"].is_bound is False
+    # Three times the forward pass: 92,897 steps of 4096 images, at 2,378 images/s/core.
+    days = 3 * 92_897 * 4096 / 2378.3714283747864 / 86400
+    assert first["v3-64"].core_days == pytest.approx(days)
+    assert first["v3-64"].hours == pytest.approx(days * 24 / 64)
+    assert plan.plan_table([first["v3-64"]]).split()[-3:] == [">2.083", ">5.555", "10"]
+    assert first["v5e-16"].core_days is None  # recorded for TPU v3 alone
+    permuted = plan.make_plan(study, [ITEMS["figure4"]], plan.recorded(study, None))
+    assert [line.core_days is not None for line in permuted] == [True, False, False] * 2
+
+
+def test_an_unknown_slice_is_refused(study):
+    with pytest.raises(ValueError, match="Expected v3-N with N one of .*; got 'v3-33'"):
+        plan.recorded(study, "v3-33")
 
 
 def test_published_weights_replace_pretraining(study):
@@ -121,6 +135,6 @@ def test_the_script_prints_commands_and_refuses_what_it_does_not_know(tmp_path):
         "--config.init_from=imagenet21k/Mixer-L_16 --seeds=0,1,2"
         for name in names
     ]
-    refused = call("lits")
+    refused = call("report", "all")
     assert refused.returncode == 1
-    assert refused.stderr.startswith("error: Unknown verb 'lits'. Expected one of: list, ")
+    assert refused.stderr.startswith("error: Expected --print_commands with plan alone; got it")

@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 import pytest
+from children import one_device
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PROGRAMS = ["-m mixer.main", "-m tests.peers"] + [
@@ -15,7 +16,7 @@ PROGRAMS = ["-m mixer.main", "-m tests.peers"] + [
 
 
 def run(*arguments: str, cwd: pathlib.Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "", **variables}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": one_device(), **variables}
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,
@@ -164,5 +165,6 @@ def test_a_closed_pipe_is_no_traceback(tmp_path, command, out):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
+        timeout=100,
     )
     assert (run.returncode, run.stdout, run.stderr) == (141, out, "")

@@ -9,6 +9,7 @@ import time
 
 import jax
 import pytest
+from children import read_line
 from ports import free_port
 
 from mixer.runtime import distributed
@@ -70,7 +71,7 @@ input()
             stdout=subprocess.PIPE,
             text=True,
         ) as first:
-            assert first.stdout.readline() == "started\n"
+            assert read_line(first) == "started\n"
             for _ in range(2):
                 message = "got --process_id=1 a second time on this machine"
                 with pytest.raises(ValueError, match=message):

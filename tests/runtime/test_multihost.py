@@ -118,7 +118,7 @@ def assert_same_bits(first: TrainState, second: TrainState) -> None:
         assert a.tobytes() == b.tobytes()
 
 
-@pytest.mark.usefixtures("quick_compilation", "no_pictures")
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.slow  # as scripts/torture.sh processes
 def test_two_processes_have_the_bits_of_one_also_when_switched_in_the_middle(
     tmp_path, config, monkeypatch, capsys

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from children import read_line
 
 from mixer.runtime.naming import naming
 from mixer.runtime.output import lasting_output
@@ -38,12 +39,12 @@ def start(done, **streams) -> subprocess.Popen:
 
 def test_the_reader_of_a_pipe_may_end(done):
     process = start(done, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout.readline().startswith(b"first")
+    assert read_line(process).startswith(b"first")
     process.stdout.close()
     process.stdin.close()
     shown = process.stderr.read().decode()
     process.stderr.close()
-    assert process.wait() == 0
+    assert process.wait(timeout=60) == 0
     assert shown == (
         "stdout is closed ([Errno 32] Broken pipe): the program goes on without it.\non stderr\n"
     )
@@ -56,7 +57,7 @@ def test_a_terminal_may_go(done):
     os.close(slave)
     assert os.read(master, 100).startswith(b"first")
     os.close(master)
-    process.communicate(b"\n")
+    process.communicate(b"\n", timeout=60)
     assert process.returncode == 0
     assert done.read_text() == "went on"
 
@@ -64,13 +65,13 @@ def test_a_terminal_may_go(done):
 def test_output_to_a_full_disk_or_to_nothing_at_all(done):
     with open("/dev/full", "w") as full:
         process = start(done, stdout=full, stderr=subprocess.PIPE)
-        _, shown = process.communicate(b"\n")
+        _, shown = process.communicate(b"\n", timeout=60)
     assert process.returncode == 0
     assert b"stdout is closed ([Errno 28] No space left on device)" in shown
     assert done.read_text() == "went on"
     done.unlink()
     command = ["sh", "-c", f'"$0" -c "$1" {done} >&- 2>&- </dev/null', sys.executable, PROGRAM]
-    assert subprocess.run(command).returncode == 0
+    assert subprocess.run(command, timeout=60).returncode == 0
     assert done.read_text() == "went on"
 
 
@@ -85,7 +86,7 @@ def test_output_to_a_full_disk_or_to_nothing_at_all(done):
 def test_characters_that_a_terminal_lacks_become_escapes(encoding, first, last, done):
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     process = start(done, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-    shown, _ = process.communicate(b"\n")
+    shown, _ = process.communicate(b"\n", timeout=60)
     assert process.returncode == 0
     lines = shown.splitlines(keepends=True)
     assert (lines[0], lines[-1]) == (first, last)

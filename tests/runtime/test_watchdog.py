@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from children import read_line
 
 from mixer.runtime import watchdog
 from mixer.runtime.watchdog import Watchdog
@@ -23,7 +24,7 @@ def ends(monkeypatch):
 
 def test_a_run_that_hangs_ends_with_the_stacks_of_all_threads(ends, capfd):
     def wait_for_a_disk(released: threading.Event) -> None:
-        released.wait()
+        released.wait(60)
 
     released = threading.Event()
     threading.Thread(target=wait_for_a_disk, args=(released,)).start()
@@ -100,7 +101,7 @@ def test_the_time_in_which_a_process_is_stopped_does_not_count(kind):
         text=True,
     )
     try:
-        assert process.stdout.readline() == "watched\n"
+        assert read_line(process) == "watched\n"
         process.send_signal(signal.SIGSTOP)
         time.sleep(3)
         process.send_signal(signal.SIGCONT)
@@ -109,7 +110,7 @@ def test_the_time_in_which_a_process_is_stopped_does_not_count(kind):
         _, shown = process.communicate(timeout=30)  # its end of the pipe closes: it goes on
     finally:
         process.kill()
-        process.wait()
+        process.wait(timeout=60)
     assert (process.returncode, shown) == (0, "")
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from children import read_line
 from etils import epath
 
 from mixer.runtime.workdir_lock import workdir_lock
@@ -22,7 +23,7 @@ with workdir_lock(epath.Path({str(workdir)!r})):
 """
     first = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert first.stdout
-    assert first.stdout.readline() == "locked\n"
+    assert read_line(first) == "locked\n"
     try:
         for _ in range(2):
             message = f"Another run is at work in {workdir}: process {first.pid} on "
@@ -30,7 +31,7 @@ with workdir_lock(epath.Path({str(workdir)!r})):
                 pass
     finally:
         first.kill()
-        first.wait()
+        first.wait(timeout=60)
         first.stdout.close()
     for _ in range(2):
         with (

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from children import one_device, read_line
 from etils import epath
 
 from mixer.reporting.metrics import read_metrics
@@ -108,7 +109,7 @@ def run(*command: str, cwd: pathlib.Path) -> subprocess.CompletedProcess:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": one_device()}
 
 
 @pytest.fixture
@@ -206,12 +207,12 @@ with folder_lock(pathlib.Path(sys.argv[1]), "run"):
         text=True,
     )
     try:
-        assert by_hand.stdout.readline() == "locked\n"
+        assert read_line(by_hand) == "locked\n"
         outcomes = run_sweep(sweep, {}, program=STAND_IN)
         assert by_hand.wait(timeout=30) == 0
     finally:
         by_hand.kill()
-        by_hand.communicate()
+        by_hand.communicate(timeout=30)
     assert f"  at work elsewhere (process {by_hand.pid} on " in capsys.readouterr().out
     assert all(outcomes.values())
     summary = json.loads((sweep.workdir / "sweep.json").read_text())
@@ -223,7 +224,11 @@ def test_a_terminal_without_utf_8_gets_escapes(encoding, config_file, tmp_path):
     lacking = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = script(f"--config={config_file}", "--workdir=w", "--seeds=0,1")
     result = subprocess.run(
-        command, cwd=tmp_path, env={**environment(), **lacking, "LC_ALL": "C"}, capture_output=True
+        command,
+        cwd=tmp_path,
+        env={**environment(), **lacking, "LC_ALL": "C"},
+        capture_output=True,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr
     sign = b"\xb1" if "latin" in encoding else b"\\xb1"

@@ -4,7 +4,8 @@
 
 PART[=NUMBER] is one of
   kills      kill -9 at 50 random moments of one run, then a SIGTERM; NUMBER of them
-  forks      kill -9 at 5 moments of a shorter run in forks of one process, in half a minute
+  forks      kill -9 at 5 moments of a shorter run in forks of one process, in half a minute;
+             NUMBER of them
   signals    SIGTERM in each of five phases, SIGHUP and SIGUSR1 in two, with one and two processes
   pipes      the reader of the output ends (SIGPIPE), the terminal is hung up (SIGHUP)
   stops      SIGSTOP for three times the watchdog's limit, then SIGCONT
@@ -16,26 +17,33 @@ Without a PART all of them are run: 40 minutes on two quiet cores.
 """
 
 import functools
+import os
 import pathlib
 import sys
 import tempfile
+
+# NumPy's and SciPy's OpenBLAS would start a thread each, and forks of a process with threads can
+# hang.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 from torture import goodput, kills, processes, signals, troubles
 from torture.images import write_images
 
 
-def _forks(folder: pathlib.Path, images: pathlib.Path) -> list[tuple[str, str, bool]]:
+def _forks(folder: pathlib.Path, images: pathlib.Path, count: int) -> list[tuple[str, str, bool]]:
     from torture import forks  # imports the whole program
 
     sizes = {"hidden_dim": 16, "tokens_mlp_dim": 8, "channels_mlp_dim": 32}
     changes = [f"--config.model.{key}={value}" for key, value in sizes.items()]
     changes += ["--config.randaugment.layers=0", "--config.eval_every=1000"]
-    return kills.torture(folder, images, 5, steps=60, changes=changes, start=forks.start)
+    return kills.torture(
+        folder, images, count, steps=12 * count, changes=changes, start=forks.start
+    )
 
 
 PARTS = {
     "kills": functools.partial(kills.torture, kills=50),
-    "forks": _forks,
+    "forks": functools.partial(_forks, count=5),
     "signals": signals.torture,
     "pipes": troubles.pipes,
     "stops": troubles.stops,

@@ -6,6 +6,7 @@ Each is a process of its own, so a `kill -9` is a real one. JAX must not have st
 import multiprocessing.context
 import os
 import pathlib
+import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -25,15 +26,20 @@ class Fork(multiprocessing.context.ForkProcess):
     def poll(self) -> int | None:
         return self.exitcode
 
-    def wait(self) -> int | None:
-        self.join()
+    def wait(self, timeout: float | None = None) -> int:
+        self.join(timeout)
+        if self.exitcode is None:
+            raise subprocess.TimeoutExpired(f"fork {self.pid}", timeout)
         return self.exitcode
 
 
 def start(workdir: pathlib.Path, flags: Sequence[str], *, output: pathlib.Path) -> list[Fork]:
     """Starts a run on one CPU device, as `runs.start` does; returns its only process."""
+    if len(threads := os.listdir("/proc/self/task")) > 1:
+        raise RuntimeError(f"Expected one thread, as a fork could hang; got {len(threads)}.")
     pathlib.Path(f"{output}.0").unlink(missing_ok=True)  # or that of the run before is read
     fork = Fork(target=_run, args=([f"--workdir={workdir}", *flags], f"{output}.0"))
+    fork.daemon = True  # ends with this process
     fork.start()
     return [fork]
 

@@ -57,7 +57,7 @@ def torture(
                 wait_until_logged(killed, before + more, alive)
                 time.sleep(rng.uniform(0, 0.1))
         process.kill()
-        too_late += process.wait() != -signal.SIGKILL
+        too_late += process.wait(timeout=60) != -signal.SIGKILL
         counts[kind] += 1
         in_save += bool(unfinished_saves(killed) - remains)
         logged = runs.losses(killed)
@@ -100,11 +100,17 @@ def wait_until_logged(workdir: pathlib.Path, step: int, alive: Callable[[], bool
     """Waits for a step of the process that has started last, or for its end.
 
     What the one before has logged may be there until this one has resumed.
+
+    Raises:
+      TimeoutError: neither has come in ten minutes; holds what it has printed.
     """
+    deadline = time.monotonic() + 600
     while alive() and not (
         "Compiled" in output_of(workdir) and max(runs.losses(workdir), default=0) >= step
     ):
         time.sleep(0.005)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{workdir} has not logged step {step}:\n{output_of(workdir)}")
 
 
 def output_of(workdir: pathlib.Path) -> str:
@@ -121,7 +127,11 @@ def stop(
     (process,) = start(workdir, flags, output=workdir.with_suffix(".log"))
     wait_until_logged(workdir, before + 3, lambda: process.poll() is None)
     process.terminate()
-    code, saved, output = process.wait(), runs.newest_checkpoint(workdir), output_of(workdir)
+    code, saved, output = (
+        process.wait(timeout=600),
+        runs.newest_checkpoint(workdir),
+        output_of(workdir),
+    )
     said = any(f"SIGTERM: {what}" in output for what in (f"saving step {saved:,}", "nothing to"))
     logged = max(runs.losses(workdir), default=0)
     return saved, code == 0 and said and logged == saved and f"step {saved}/" in output

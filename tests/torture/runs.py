@@ -69,7 +69,8 @@ def start(
         "JAX_PLATFORMS": "cpu",
         "NPROC": "16",  # with fewer threads than devices XLA's collectives wait for ever
         "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} "
+        f"--xla_force_host_platform_device_count={devices}",
     }
     started = []
     for number in range(processes):
@@ -103,7 +104,7 @@ def finish(
     """
     output = workdir.with_suffix(".log")
     for number, process in enumerate(start(workdir, flags, output=output, **options)):
-        if code := process.wait():
+        if code := process.wait(timeout=1200):
             text = pathlib.Path(f"{output}.{number}").read_text()
             raise RuntimeError(f"Exit code {code}:\n{text}")
 

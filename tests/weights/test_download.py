@@ -169,6 +169,7 @@ def test_a_redirect_that_is_not_secure_is_refused(server, path, tmp_path, monkey
             self.end_headers()
 
     secure = http.server.HTTPServer(("localhost", 0), Redirect)
+    secure.timeout = 60  # seconds, until it stops to wait for the request
     secure.socket = context.wrap_socket(secure.socket, server_side=True)
     thread = threading.Thread(target=secure.handle_request)
     thread.start()
@@ -249,8 +250,9 @@ def test_of_two_at_once_the_second_waits(server, path, capfd, first_breaks_off):
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
         thread.start()
-    said = ""
+    said, deadline = "", time.monotonic() + 60
     while "Waiting for the process that writes" not in said:
+        assert time.monotonic() < deadline, said
         said += capfd.readouterr().err
         time.sleep(0.01)
     server.may_answer.set()

@@ -29,8 +29,6 @@ from mixer.weights.load import (
 from mixer.weights.weights import Weights, load_weights, resized_params
 from tests.weights.family_files import GOLDEN
 
-pytestmark = pytest.mark.usefixtures("quick_compilation_of_file")
-
 FILES = (
     "mixer_tiny.npz",
     "vit_tiny.npz",
@@ -48,9 +46,7 @@ def weights_of(file: str) -> Weights:
 
 
 @pytest.fixture(scope="module")
-def run_of(
-    tmp_path_factory: pytest.TempPathFactory, quick_compilation_of_file: None
-) -> Callable[..., str]:
+def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Writes a checkpoint with a file's parameters, and a config with its model, once."""
 
     @functools.cache

@@ -248,6 +248,8 @@ def test_the_command_that_joins_parts_joins_them(tmp_path):
     with pytest.raises(ValueError, match="one of several parts") as error:
         load_params(tmp_path / "model-00001-of-00003.safetensors")
     command = str(error.value).splitlines()[-1].strip()
-    subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)
+    subprocess.run(
+        command.replace("python", sys.executable, 1), shell=True, check=True, timeout=300
+    )
     joined = load_flat(tmp_path / "model.safetensors")
     np.testing.assert_array_equal(joined["head/kernel"], tensors["head.weight"].T)

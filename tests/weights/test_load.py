@@ -25,7 +25,7 @@ def golden() -> dict[str, np.ndarray]:
 
 
 def logits_of(loaded: LoadedModel, images: np.ndarray) -> np.ndarray:
-    return np.asarray(loaded.model.apply({"params": loaded.params}, images))
+    return np.asarray(jax.jit(loaded.model.apply)({"params": loaded.params}, images))
 
 
 def test_a_file_becomes_a_model(golden):
@@ -44,7 +44,7 @@ def test_a_larger_image_gives_the_mean_over_its_tiles(golden):
 
 
 def test_the_checkpoint_of_a_run_becomes_the_model_that_was_evaluated(
-    tmp_path, digits_config, data_dir, quick_compilation, no_pictures, monkeypatch
+    tmp_path, digits_config, data_dir, no_pictures, on_one_device, monkeypatch
 ):
     digits_config.model.gelu_approximate = False
     digits_config.polyak_decay = 0.5
@@ -88,13 +88,13 @@ def test_the_catalogue_decides_gelu_and_range_of_the_images(entry, golden, monke
     images = golden["images"].clip(-1, 1)
     low, high = published.input_range
     in_range = low + (images + 1) / 2 * (high - low)
-    expected = model.apply({"params": load_params(TINY)}, in_range)
+    expected = jax.jit(model.apply)({"params": load_params(TINY)}, in_range)
     np.testing.assert_allclose(logits_of(loaded, images), expected, atol=1e-5)
 
 
 def test_weights_of_images_that_are_not_square_are_refused(tmp_path):
     model = MlpMixer(7, 1, 2, 8, 4, 8)
-    params = model.init(jax.random.key(0), np.zeros((1, 4, 6, 3)))["params"]
+    params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 4, 6, 3)))["params"]
     save_params(tmp_path / "wide.npz", params)
     with pytest.raises(ValueError, match="square images; got weights for 6 tokens"):
         load_weights(str(tmp_path / "wide.npz"))

@@ -16,6 +16,7 @@ from mixer.models import MODELS
 from mixer.models import mixer as mixer_module
 from mixer.models import mlp as mlp_module
 from mixer.train_loop import Training, create_training
+from mixer.train_state import TrainState
 from mixer.weights import save_params, weights
 from mixer.weights.load import initial_params, load_model, lost_in_files
 from mixer.weights.rebuild import deciding_fields
@@ -37,8 +38,16 @@ class WithActivation(mixer_module.MlpMixer):
             return super().__call__(images, train=train, rows=rows)
 
 
+@pytest.fixture(scope="module")
+def initial_states() -> list[TrainState]:
+    """At most one, for all runs: the options change no shape."""
+    return []
+
+
 @pytest.fixture
-def save_run(tmp_path, digits_config, monkeypatch) -> Callable[..., tuple[str, Training, dict]]:
+def save_run(
+    tmp_path, digits_config, monkeypatch, on_one_device, initial_states
+) -> Callable[..., tuple[str, Training, dict]]:
     """Saves a run of random parameters; returns its workdir, its computation and its parameters."""
     monkeypatch.setitem(MODELS, "later", (WithActivation, {}))
 
@@ -46,7 +55,8 @@ def save_run(tmp_path, digits_config, monkeypatch) -> Callable[..., tuple[str, T
         digits_config.model.update(model)
         options, mesh, data = build_run(ConfigDict(digits_config))
         training = create_training(options, mesh)
-        state = training.init_state({})
+        initial_states[:] = initial_states or [training.init_state({})]
+        (state,) = initial_states
         rng = np.random.default_rng(1)
         params = jax.tree.map(
             lambda leaf: leaf + rng.normal(0, 0.3, leaf.shape).astype(np.float32), state.params
