@@ -34,6 +34,9 @@ _PROTOCOL = flags.DEFINE_enum(
 )
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the results.")
 _DATA_DIR = command.path_flag("data_dir", "", "Where TFDS keeps its data sets. Default: TFDS's.")
+_SET = flags.DEFINE_multi_string(
+    "set", [], "KEY=VALUE: a config key of all runs that leaves the protocol, as in docs/vtab.md."
+)
 _MINIATURE = flags.DEFINE_bool("miniature", False, "Tiny weights on random images, in minutes.")
 _CONFIG_FILE = pathlib.Path(__file__).parent.parent / "configs" / "vtab.py"
 
@@ -87,12 +90,13 @@ def _plan() -> "Vtab":
 
     from mixer.data.vtab import TASKS
     from mixer.sweep.grid import parse_seeds
-    from mixer.vtab.plan import Vtab
+    from mixer.vtab.plan import Vtab, parse_changes
     from mixer.vtab.recipe import Recipe, recipe_of
     from mixer.weights.load import load_weights
 
     jax.config.update("jax_platforms", "cpu")  # the other devices are for the runs
-    seeds = parse_seeds(_SEEDS.value)  # before the weights, which may be downloaded
+    seeds = parse_seeds(_SEEDS.value)
+    changes = parse_changes(_SET.value, str(_CONFIG_FILE))
     return Vtab(
         workdir=pathlib.Path(_WORKDIR.value),
         weights=_WEIGHTS.value,
@@ -101,7 +105,7 @@ def _plan() -> "Vtab":
         tasks=tuple(task for task in TASKS if not _TASKS.value or task in _TASKS.value),
         seeds=seeds,
         option="" if _PROTOCOL.value == "section_3" else _PROTOCOL.value,
-        changes={"data_dir": _DATA_DIR.value} if _DATA_DIR.value else {},
+        changes=changes | ({"data_dir": _DATA_DIR.value} if _DATA_DIR.value else {}),
     )
 
 

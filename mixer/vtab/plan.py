@@ -9,20 +9,22 @@ again on both parts.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mixer.config import to_plain
+from mixer.config.keys import find_key
 from mixer.data.vtab import TASKS
 from mixer.runtime.command import load_config_file
 from mixer.runtime.workdir_lock import LOCK_NAME
-from mixer.sweep.grid import Overrides, combinations_of
+from mixer.sweep.grid import Overrides, combinations_of, parse_grid
 from mixer.sweep.plan import Outcomes, Sweep, create_sweep, winner
 from mixer.sweep.runs import read_outcomes
 from mixer.vtab.recipe import Recipe
 
 SELECT, REPORT = "val200/top1", "test/top1"
 RATE = "optimizer.learning_rate"
+_FLAGS = ("init_from", "data_dir")  # keys that have a flag of their own
 REPORT_NAMES = ("vtab.md", "vtab.csv", "vtab.json", "vtab.png")
 
 
@@ -99,6 +101,27 @@ class Vtab:
             workdir=self.workdir / task / part,
             **arguments,
         )
+
+
+def parse_changes(texts: Sequence[str], config_file: str) -> Overrides:
+    """Returns overrides of all runs from texts such as "accumulation_steps=8".
+
+    Raises:
+      ValueError: a key is not one that leaves the protocol as it is, those marked free in
+        docs/configs.md, or has a flag of its own; or a value is not of the key's type.
+    """
+    for text in texts:
+        name = text.partition("=")[0]
+        key = find_key(name)
+        if key is None or not key.is_free or name in _FLAGS:
+            raise ValueError(
+                "Expected --set to name a config key that is marked free in docs/configs.md, as in "
+                f"--set=accumulation_steps=8, and has no flag of its own; got {text!r}."
+            )
+    combinations = parse_grid(texts, to_plain(_load(config_file).get_config()))
+    if len(combinations) > 1:
+        raise ValueError(f"Expected one value for each --set; got {', '.join(texts)}.")
+    return combinations[0]
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from mixer.runtime.workdir_lock import folder_lock
 from mixer.sharding import create_mesh
 from mixer.vtab import run
 from mixer.vtab.miniature import shrink
-from mixer.vtab.plan import RATE, Vtab
+from mixer.vtab.plan import RATE, Vtab, parse_changes
 from mixer.vtab.recipe import Recipe
 from mixer.vtab.report import read_summary
 
@@ -285,3 +285,27 @@ def test_the_runs_of_a_task_at_full_size():
     assert command[-3:] == [
         *("--config.init_from=W.npz", "--config.optimizer.learning_rate=0.03", "--config.seed=2"),
     ]
+
+
+def test_keys_that_leave_the_protocol_can_be_set():
+    changes = parse_changes(["accumulation_steps=8", "mesh.fsdp=1"], CONFIG)
+    assert changes == {"accumulation_steps": 8, "mesh.fsdp": 1}
+    assert parse_changes([], CONFIG) == {}
+    vtab = Vtab(pathlib.Path("w"), "W.npz", Recipe("B/16", {}), CONFIG, changes=changes)
+    assert vtab.final("dtd", 0.01).config["accumulation_steps"] == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("batch_size=64", r"marked free in docs/configs\.md, .*; got 'batch_size=64'"),
+        ("train_split=test", "got 'train_split=test'"),
+        ("init_from=other.npz", "no flag of its own; got 'init_from=other.npz'"),
+        ("accumulate=8", "got 'accumulate=8'"),
+        ("accumulation_steps=8,4", "Expected one value for each --set; got accumulation_steps=8,4"),
+        ("accumulation_steps=x", "like the config's 1; got 'x'"),
+    ],
+)
+def test_keys_that_change_the_protocol_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_changes([text], CONFIG)
