@@ -78,9 +78,10 @@ def overview(vtab: Vtab, progress: Mapping[str, Progress], missing: Mapping[str,
     runs = sum(
         _count_to_do(vtab, task, progress.get(task)) for task in vtab.tasks if task not in missing
     )
+    size = "" if vtab.recipe.own_pixels else f", {vtab.recipe.size},"
     lines = [
-        f"VTAB-1k of {vtab.weights} as {vtab.recipe.size} in {vtab.workdir}: {len(vtab.tasks)} "
-        f"tasks, {len(done)} done, {runs} runs to do.",
+        f"VTAB-1k of {vtab.weights}{size} in {vtab.workdir}: {len(vtab.tasks)} tasks, {len(done)} "
+        f"done, {runs} runs to do.",
         *(f"Not run: {task}: {why}" for task, why in missing.items()),
     ]
     return "\n".join(lines)
