@@ -215,7 +215,8 @@ def _train_crop(cfg: ConfigReader, size: int) -> Any:
 
     if cfg.name == "inception_crop":
         return preprocess.inception_crop(size, area=tuple(cfg.area))
-    return preprocess.random_crop(size, resize=cfg.resize)
+    crop = preprocess.random_crop if cfg.name == "random_crop" else preprocess.squeezed_crop
+    return crop(size, resize=cfg.resize)
 
 
 def _schedule(cfg: ConfigReader, total_steps: int) -> optax.Schedule:

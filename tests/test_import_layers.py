@@ -35,6 +35,7 @@ ROOMS = [
     "sweep",
     "benchmark",
     "rehearsal",
+    "vtab",
     "reproduction",
     "main",
 ]

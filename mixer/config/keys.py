@@ -59,7 +59,7 @@ DATA = {
     ),
     "train_crop.name": Key(
         str,
-        "inception_crop, random_crop",
+        "inception_crop, random_crop, squeezed_crop",
         "how a training image is brought to `image_size`",
         "section 3",
     ),
@@ -72,7 +72,7 @@ DATA = {
     "train_crop.resize": _optional(
         int,
         "1 <= x <= 8192; at least `image_size`",
-        "for `random_crop`: the shorter side before the crop",
+        "before the crop: for `random_crop` the shorter side, for `squeezed_crop` both sides",
         "ours",
     ),
     "flip": Key(bool, "", "random horizontal flip", "section 3"),

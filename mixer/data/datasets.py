@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import re
-import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -18,12 +17,14 @@ import tensorflow_datasets as tfds
 from mixer.data import folder_records
 from mixer.data.digits import Digits
 from mixer.data.features import check_features, find_features, parser
+from mixer.data.not_prepared import not_prepared
 from mixer.data.overlap import Piece, check_distinct
 from mixer.data.records import ArrayRecords, CachedRecords, Files, RandomSubset, Records
+from mixer.data.row import DatasetRow
 from mixer.data.splits import resolve_split
-from mixer.data.table import DATASETS, DatasetRow
+from mixer.data.table import DATASETS, tfds_split
 from mixer.data.tfrecords import TFRecords
-from mixer.errors import suggestion, unknown_name
+from mixer.errors import unknown_name
 
 _MAX_METADATA = 2**24  # bytes of features.json
 
@@ -52,9 +53,10 @@ def open_dataset(
 
     Args:
       name: a key of `DATASETS` or the name of a dataset made by `scripts/prepare_dataset.py`, with
-        a version (`cifar10:3.0.2`) or without one (the newest); or `folder:PATH`.
-      split: a split as TFDS writes it, such as `train[:99%]`. Of a folder, and of a dataset that
-        is not in the table, `test` and `validation` also name the other, if only that is there.
+        a version (`cifar10:3.0.2`) or without one (the row's, or the newest); or `folder:PATH`.
+      split: a split as TFDS writes it, such as `train[:99%]`, or a name of the row. Of a folder,
+        and of a dataset that is not in the table, `test` and `validation` also name the other, if
+        only that is there.
       data_dir: TFDS's data folder; "" for TFDS's default (TFDS_DATA_DIR or ~/tensorflow_datasets).
       fraction: the fraction of the split to use, in (0, 1]: a fixed random subset.
       label_key: the feature that is the label, of a dataset not in the table; "" for `label`.
@@ -81,11 +83,10 @@ def open_dataset(
     row, info = _find_dataset(name, os.path.expanduser(data_dir or default), label_key)
     if row.tfds_name not in {known.tfds_name for known in DATASETS.values()}:
         split = _resolve(split, info)
-    files = _find_files(info, split)
+    files = _find_files(info, tfds_split(name, split))
     check_distinct(files.pieces(), split, name)
     records = _subset(_open_records(info, split, files), fraction)
-    label = info.features[row.label_key]
-    class_names = tuple(getattr(label, "feature", label).names)
+    class_names = tuple(check_features(info, row, sets=True).names)
     if len(class_names) != row.num_classes:
         raise ValueError(
             f"Expected {row.num_classes} class names in {info.data_dir}; got {len(class_names)}. "
@@ -123,9 +124,10 @@ def _find_dataset(
     row = DATASETS.get(base)
     root = f"{data_dir}/{row.tfds_name if row else base}"
     versions = _list_versions(root)
+    version = version or (row.version if row else "")
     found = [v for v in versions if version in ("", v)]
     if not found:
-        raise _not_prepared(name, row, root, versions, data_dir)
+        raise not_prepared(name, row, version, root, versions, data_dir)
     info = _read_info(f"{root}/{found[-1]}")
     if row is None:
         return find_features(info, base, label_key), info
@@ -176,36 +178,6 @@ def _list_versions(root: str) -> list[str]:
     versions = [name for name in names if re.fullmatch(r"\d+\.\d+\.\d+", name)]
     finished = [v for v in versions if tf.io.gfile.exists(f"{root}/{v}/dataset_info.json")]
     return sorted(finished, key=lambda v: [int(part) for part in v.split(".")])
-
-
-def _not_prepared(
-    name: str, row: DatasetRow | None, root: str, versions: list[str], data_dir: str
-) -> ValueError:
-    if versions:
-        return ValueError(f"Expected {name} in {root}; found only {', '.join(versions)}.")
-    if row is None:
-        return ValueError(
-            f"Unknown dataset {name!r}, and no such dataset in {root}. Expected folder:PATH "
-            f"or one of: {', '.join(DATASETS)}.{suggestion(name, DATASETS)}"
-        )
-    how = row.how_to_get or f"prepare it with:\n  {_tfds_command(row.tfds_name, data_dir)}"
-    if row.manual_files:
-        how = f"put {row.manual_files} into {data_dir}/downloads/manual, then {how}"
-    return ValueError(
-        f"Expected the dataset {name!r} in {root}; it is not there. If it is in another folder, "
-        f"set data_dir to that folder. Otherwise, {how}"
-    )
-
-
-def _tfds_command(tfds_name: str, data_dir: str) -> str:
-    """Returns the shell command with which TFDS downloads a dataset and writes it to `data_dir`."""
-    # `tfds build` does not start without Apache Beam and mlcroissant, which TFDS does not install
-    # (https://github.com/tensorflow/datasets/issues/5463).
-    file_format = "tfrecord" if "://" in data_dir else "array_record"
-    builder = f"{json.dumps(tfds_name)}, data_dir={json.dumps(data_dir)}"
-    builder = f'tfds.builder({builder}, file_format="{file_format}")'
-    program = f"import tensorflow_datasets as tfds; {builder}.download_and_prepare()"
-    return shlex.join(["python", "-c", program])
 
 
 def _resolve(split: str, info: tfds.core.DatasetInfo) -> str:

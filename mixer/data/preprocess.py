@@ -33,7 +33,7 @@ def make_train_preprocess(
 ) -> TrainPreprocess:
     """Returns the training function (encoded image, seed `[2]`) -> uint8 `[size, size, 3]`.
 
-    It applies `crop` (`inception_crop` or `random_crop` of `size` pixels), then `flip` (half of the
+    It applies `crop` (`inception_crop`, `random_crop` or `squeezed_crop`), then `flip` (half of the
     images, left to right), then RandAugment with that many layers (0 for none) and that magnitude.
 
     Raises:
@@ -154,11 +154,7 @@ def random_crop(size: int, *, resize: int) -> TrainCrop:
     Raises:
       ValueError: `size` is larger than `resize`.
     """
-    if resize < size:
-        raise ValueError(
-            f"Expected train_crop.resize to be at least image_size={size}; got {resize}. The "
-            f"paper's ratio for evaluation gives {size * 256 // 224}."
-        )
+    _check_resize(size, resize)
 
     def crop(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         position = tf.random.stateless_uniform(
@@ -171,6 +167,36 @@ def random_crop(size: int, *, resize: int) -> TrainCrop:
         return tf.image.stateless_random_crop(image, (size, size, 3), seed)
 
     return crop
+
+
+def squeezed_crop(size: int, *, resize: int) -> TrainCrop:
+    """Returns the crop of the BiT-HyperRule: a random `size` x `size` part of the squeezed image.
+
+    The whole image is first squeezed to `resize` x `resize` pixels. With `resize` equal to `size`
+    nothing is cut off. Resizing is as in `random_crop`.
+
+    Raises:
+      ValueError: `size` is larger than `resize`.
+
+    Source: the BiT paper (arXiv:1912.11370), section 3.3.
+    """
+    _check_resize(size, resize)
+
+    def crop(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        bilinear = tf.image.ResizeMethod.BILINEAR
+        image = tf.image.resize(_decode(encoded), (resize, resize), bilinear, antialias=True)
+        image = tf.cast(tf.round(image), tf.uint8)
+        return tf.image.stateless_random_crop(image, (size, size, 3), seed)
+
+    return crop
+
+
+def _check_resize(size: int, resize: int) -> None:
+    if resize < size:
+        raise ValueError(
+            f"Expected train_crop.resize to be at least image_size={size}; got {resize}. The "
+            f"paper's ratio for evaluation gives {size * 256 // 224}."
+        )
 
 
 def resize_crop(image: tf.Tensor, resize: int) -> tf.Tensor:

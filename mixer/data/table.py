@@ -1,27 +1,13 @@
 """The table of datasets: what is known about each without its data and without TensorFlow."""
 
-import dataclasses
 import re
 from collections.abc import Mapping
 
 from mixer.data.order import subset_size
 from mixer.data.overlap import Piece, check_distinct
+from mixer.data.row import DatasetRow
+from mixer.data.vtab import VTAB_ROWS
 from mixer.errors import unknown_name
-
-
-@dataclasses.dataclass(frozen=True)
-class DatasetRow:
-    """A dataset in TFDS's format, stored in DATA_DIR/`tfds_name`/VERSION."""
-
-    tfds_name: str
-    num_classes: int
-    splits: Mapping[str, int] = dataclasses.field(default_factory=dict)  # number of examples
-    image_key: str = "image"
-    label_key: str = "label"
-    max_labels: int = 1  # per image
-    manual_files: str = ""  # the files that TFDS needs and cannot download
-    how_to_get: str = ""  # for a dataset that TFDS does not have; follows "Otherwise, "
-
 
 _TRAIN_TAR, _VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 
@@ -68,6 +54,7 @@ DATASETS: dict[str, DatasetRow] = {
         "oxford_flowers102", 102, {"train": 1_020, "validation": 1_020, "test": 6_149}
     ),
     "digits": DatasetRow("digits", 10, {"train": 1_433, "test": 364}),
+    **VTAB_ROWS,
 }
 
 _EDGE = r"-?\d+(?:(?:\.\d+)?%)?"
@@ -79,8 +66,8 @@ def num_examples(name: str, split: str, fraction: float = 1.0) -> int:
 
     Args:
       name: a key of `DATASETS`, with or without a version.
-      split: a split as TFDS writes and rounds it: `train`, `train[:99%]`, `train[-1000:]`, or a sum
-        of these.
+      split: a split as TFDS writes and rounds it: `train`, `train[:99%]`, `train[-1000:]`; a named
+        split of the row, or a slice of one; or a sum of these.
       fraction: the fraction of the split, as in `open_dataset`.
 
     Raises:
@@ -106,7 +93,42 @@ def find_pieces(name: str, split: str) -> list[Piece]:
     if base not in DATASETS:
         raise unknown_name("dataset", base, DATASETS)
     splits = DATASETS[base].splits
-    return [_piece(base, part.strip(), splits) for part in split.split("+")]
+    parts = tfds_split(base, split).split("+")
+    return [_piece(base, part.strip(), splits) for part in parts]
+
+
+def tfds_split(name: str, split: str) -> str:
+    """Returns a split as TFDS writes it: with the slices that the row's named splits stand for.
+
+    `name` is that of any dataset, with or without a version. `test[:100]` is the first hundred
+    examples of the named split `test`, if there is one.
+
+    Raises:
+      ValueError: the slice of a named split is invalid, or that split is a sum.
+    """
+    base = name.partition(":")[0]
+    row = DATASETS.get(base)
+    return "+".join(
+        _without_names(base, row, part.strip()) if row else part.strip()
+        for part in split.split("+")
+    )
+
+
+def _without_names(name: str, row: DatasetRow, part: str) -> str:
+    match = _SLICE.fullmatch(part)
+    stands_for = row.named_splits.get(match["split"]) if match else None
+    if match is None or stands_for is None:
+        return part
+    if match["split"] == part:
+        return stands_for
+    if "+" in stands_for:
+        raise ValueError(
+            f"Expected {match['split']!r} of {name} as a whole; got {part!r}. Name parts of "
+            f"{stands_for}."
+        )
+    whole = _piece(name, stands_for, row.splits)
+    inside = _piece(name, part, {match["split"]: whole.end - whole.start})
+    return f"{whole.place}[{whole.start + inside.start}:{whole.start + inside.end}]"
 
 
 def _piece(name: str, part: str, splits: Mapping[str, int]) -> Piece:

@@ -41,7 +41,7 @@ class Sweep:
     seeds: tuple[int, ...]  # the first one is used for the selection
     workdir: pathlib.Path
     select: str  # selection metric, such as "minival/top1"
-    report: str  # reported metric, such as "test/top1"
+    report: str  # reported metric, such as "test/top1"; `select` if the sweep does only one of both
 
     def folder(self, run: Run) -> pathlib.Path:
         """Returns the workdir of a run."""
@@ -75,10 +75,13 @@ def create_sweep(
     combinations: Sequence[Overrides],
     seeds: tuple[int, ...],
     workdir: pathlib.Path,
-    select: str,
-    report: str,
+    select: str | None,
+    report: str | None,
 ) -> Sweep:
     """Returns a validated sweep, without writing anything. See `Sweep` for the arguments.
+
+    Without `select`, there is one combination, of which nothing is selected. Without `report`, the
+    sweep only selects, and its runs need not evaluate any other images.
 
     Raises:
       ValueError: a key is unknown or set twice, two combinations are equal, the config of one is
@@ -99,6 +102,8 @@ def create_sweep(
             flag = "--seeds" if key == "seed" else f"--config.{given}"
             raise ValueError(f"Both the grid and {flag} set {key!r}. Keep one of them.")
     names = combination_names(combinations)
+    if select is None and len(combinations) > 1:
+        raise ValueError(f"Expected a metric to select one of {', '.join(names)}; got none.")
     for name, combination in zip(names, combinations, strict=True):
         if names.count(name) > 1 or combinations.count(combination) > 1:
             raise ValueError(f"Expected distinct combinations; got {name} twice.")
@@ -109,8 +114,8 @@ def create_sweep(
         combinations=dict(zip(names, combinations, strict=True)),
         seeds=seeds,
         workdir=workdir,
-        select=select,
-        report=report,
+        select=select or report or "",
+        report=report or select or "",
     )
     for name in names:
         run_config = sweep.run_config((name, seeds[0]))
@@ -176,20 +181,23 @@ def overview(sweep: Sweep, outcomes: Outcomes) -> str:
     return "\n".join(lines)
 
 
-def _check_metrics(select: str, report: str, config: dict[str, Any]) -> None:
+def _check_metrics(select: str | None, report: str | None, config: dict[str, Any]) -> None:
     splits, trained = config["eval_splits"], config["train_split"]
     for flag, metric in (("--select", select), ("--report", report)):
-        split, _, name = metric.partition("/")
-        if split not in splits or name != "top1":
+        split, _, name = (metric or "").partition("/")
+        if metric is not None and (split not in splits or name != "top1"):
             known = ", ".join(f"{split}/top1" for split in splits)
             raise ValueError(
                 f"Expected {flag} to be one of the config's eval_splits, {known}; got {metric!r}. "
                 "To add one, pass --config.eval_splits.NAME=SPLIT."
             )
-    chosen_by, reported = (splits[metric.partition("/")[0]] for metric in (select, report))
+    if select is None:
+        return
     data = tuple(config[key] for key in ("dataset", "data_dir", "label_key"))
+    chosen_by = splits[select.partition("/")[0]]
+    reported = splits[report.partition("/")[0]] if report else ""
     with_report, with_training = (
-        count_shared(_find_pieces(*data, chosen_by), _find_pieces(*data, other))
+        count_shared(_find_pieces(*data, chosen_by), _find_pieces(*data, other)) if other else 0
         for other in (reported, trained)
     )
     if select.startswith("test") or with_report or with_training:

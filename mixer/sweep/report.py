@@ -85,12 +85,21 @@ def table(summary: dict[str, Any]) -> str:
     )
     for row in summary["combinations"]:
         if row["chosen"]:
-            text += (
-                f"\nChosen by {select} with seed {first}: {row['name']}. Its {report}: "
-                f"{_mean(row, report)} (mean ± standard deviation over {len(row['seeds'])} of "
-                f"{len(summary['seeds'])} seeds).\n"
-            )
+            text += f"\n{_result(summary, row)}\n"
     return text
+
+
+def _result(summary: dict[str, Any], row: dict[str, Any]) -> str:
+    """Returns the sentence about the chosen combination."""
+    select, report, name = summary["select"], summary["report"], row["name"]
+    chosen = f"Chosen by {select} with seed {summary['seeds'][0]}: {name}."
+    if select == report and len(summary["combinations"]) > 1:
+        return chosen
+    mean = (
+        f"{report}: {_mean(row, report)} (mean ± standard deviation over {len(row['seeds'])} of "
+        f"{len(summary['seeds'])} seeds)."
+    )
+    return f"{name}, {mean}" if select == report else f"{chosen} Its {mean}"
 
 
 def _cells(row: dict[str, Any], select: str, report: str) -> list[str]:

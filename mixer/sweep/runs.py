@@ -130,7 +130,7 @@ def _run(sweep: Sweep, run: Run, train: Train) -> dict[str, float] | None:
         print(f"  failed, {why}:{end_of_log(log, log_start)}", flush=True)
         return None
     wall = datetime.timedelta(seconds=round(time.monotonic() - start))
-    values = ", ".join(f"{key} {result[key]:.2%}" for key in (sweep.select, sweep.report))
+    values = ", ".join(f"{key} {result[key]:.2%}" for key in {sweep.select: 0, sweep.report: 0})
     print(f"  {values}, in {wall}", flush=True)
     return result
 

@@ -20,7 +20,7 @@ PREPROCESS = make_eval_preprocess(size=4, crop="resize_crop", resize=4)
 
 def store(folder: pathlib.Path, features: dict, values: dict[str, list], split: str = "train"):
     """Writes a dataset `theirs` of as many examples as there are values."""
-    count = len(next(iter(values.values())))
+    count = len(list(values.values())[-1])
     images = {key: np.zeros((count, 4, 4, 3), np.uint8) for key in features if key not in values}
     tfds.dataset_builders.store_as_tfds_dataset(
         name="theirs",
@@ -77,6 +77,15 @@ def test_labels_that_are_no_class_are_refused_by_name(tmp_path, label, values, d
     store(tmp_path, {"image": IMAGE, "label": label}, {"label": values})
     with pytest.raises(ValueError, match=f"'label' in .* to be a class .*{described}.*Write it"):
         open_dataset("theirs", "train", str(tmp_path))
+
+
+def test_nested_features_are_described(tmp_path):
+    boxes = tfds.features.Sequence({"size": CLASS, "depth": np.float32})
+    values = {"objects": {"size": [[0], [1]], "depth": [[1.0], [2.0]]}, "kind": [0, 1]}
+    store(tmp_path, {"image": IMAGE, "objects": boxes, "kind": CLASS}, values)
+    with pytest.raises(ValueError, match=r"image \(Image uint8\), kind .*objects \(Sequence\)"):
+        open_dataset("theirs", "train", str(tmp_path))
+    assert read_labels(tmp_path, label_key="kind") == [0, 1]
 
 
 def test_images_of_floats_are_refused(tmp_path):

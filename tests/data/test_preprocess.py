@@ -10,6 +10,7 @@ from mixer.data.preprocess import (
     make_eval_preprocess,
     make_train_preprocess,
     random_crop,
+    squeezed_crop,
 )
 from mixer.data.randaugment import randaugment
 
@@ -169,6 +170,36 @@ def test_random_crops_keep_the_aspect_ratio_and_reach_every_position():
     assert (lefts.min(), lefts.max()) == (pytest.approx(0, abs=1), pytest.approx(56, abs=1))
     with pytest.raises(ValueError, match="resize to be at least image_size=64; got 63"):
         random_crop(64, resize=63)
+
+
+def test_squeezed_crops_are_of_the_whole_image_and_reach_every_position():
+    # Coordinates as pixels: 40 x 60 squeezed to 80 x 80, of which any 64 x 64.
+    ramp = np.zeros((40, 60, 3), np.uint8)
+    ramp[..., 0] = 4 * np.arange(40)[:, None]
+    ramp[..., 1] = 4 * np.arange(60)[None]
+    png, crop = tf.io.encode_png(ramp), squeezed_crop(64, resize=80)
+    corners = []
+    for number in range(100):
+        image = crop(png, seed(number)).numpy().astype(float)
+        assert image.shape == (64, 64, 3)
+        assert np.diff(image[8:56, 32, 0]).mean() == pytest.approx(2, abs=0.1)
+        assert np.diff(image[32, 8:56, 1]).mean() == pytest.approx(3, abs=0.1)
+        corners.append((image[0, 0, 0] / 2, image[0, 0, 1] / 3))
+    for positions in np.array(corners).T:
+        assert positions.min() == pytest.approx(0, abs=1)
+        assert positions.max() == pytest.approx(16, abs=1)
+    with pytest.raises(ValueError, match="resize to be at least image_size=64; got 63"):
+        squeezed_crop(64, resize=63)
+
+
+def test_a_squeezed_crop_may_keep_the_whole_image():
+    ramp = np.zeros((30, 90, 3), np.uint8)
+    ramp[..., 1] = 2 * np.arange(90)[None]
+    png, crop = tf.io.encode_png(ramp), squeezed_crop(30, resize=30)
+    image = crop(png, seed(0)).numpy()
+    np.testing.assert_array_equal(image, crop(png, seed(1)).numpy())
+    # Each column is the mean of about three: 0 to 89 become 1, 4, 7, ..., doubled.
+    np.testing.assert_allclose(image[0, 1:-1, 1], 2 * (3 * np.arange(1, 29) + 1), atol=1)
 
 
 @pytest.mark.parametrize("shape", [(1, 65_000), (65_000, 1), (3, 50)])

@@ -100,7 +100,7 @@ def test_every_config_of_a_family_has_the_same_keys(name, size):
     expected = keys_of("pretrain_imagenet") - fewer | more
     if name in ("digits", "cifar_fractions"):  # they state what a named size stands for
         return
-    if name == "finetune":  # counts steps and crops in another way
+    if name in ("finetune", "vtab"):  # counts steps and crops in another way
         expected = expected - {"num_epochs", "train_crop.area"} | {"num_steps"}
         expected |= {"train_crop.resize"}
         expected |= {"model.tokens_mlp_dim"} if config.model.name == "mixer" else set()
@@ -115,7 +115,7 @@ def test_the_digits_have_these_keys_and_the_sizes_of_their_models():
     sizes = {"patch_size", "num_blocks", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim"}
     keys = keys_of("digits") - {f"model.{field}" for field in sizes} | {"model.variant"}
     assert keys == keys_of("pretrain_imagenet")
-    assert len(SIZES) == 1 + 1 + 28 + 6 + 8 + 22
+    assert len(SIZES) == 1 + 1 + 28 + 6 + 8 + 22 + 1
 
 
 def test_the_parts_of_the_digits_fit_together(data_dir):
@@ -138,6 +138,7 @@ STEPS = {
     ("jft300m", 40.0): 2_929_188,
     ("cifar10", 10_000): 10_000,
     ("cifar10", 1500): 1500,
+    ("vtab/cifar100", 500): 500,
 }
 
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from mixer.runtime.command import config_flag
 from mixer.sweep.grid import parse_grid
 from mixer.sweep.plan import count_to_do, overview, runs_to_do, winner
-from mixer.sweep.report import summarize
+from mixer.sweep.report import summarize, table
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -186,3 +186,30 @@ def test_steps_vary_in_a_config_of_epochs_as_on_the_command_line(make_sweep, con
     run_config = sweep.run_config(("num_steps=10", 0))
     assert run_config["num_steps"] == 10
     assert "num_epochs" not in run_config
+
+
+def test_a_sweep_may_only_select(make_sweep, config):
+    del config["eval_splits"]["test"]
+    sweep = make_sweep(0.1, 0.01, report=None, seeds=(0,))
+    assert sweep.select == sweep.report == "minival/top1"
+    outcomes = {("learning_rate=0.1", 0): {"minival/top1": 0.5}, (MIDDLE, 0): {"minival/top1": 0.6}}
+    assert winner(sweep, outcomes) == MIDDLE
+    assert runs_to_do(sweep, outcomes) == []
+    text = table(summarize(sweep, outcomes))
+    assert text.endswith("\nChosen by minival/top1 with seed 0: learning_rate=0.01.\n")
+    config["train_split"] = "train"
+    with pytest.raises(ValueError, match="neither trained on nor reported.* 143 with train_split"):
+        make_sweep(0.1, 0.01, report=None)
+
+
+def test_a_sweep_may_only_report(make_sweep, config):
+    config["eval_splits"] = {"test": "test"}
+    sweep = make_sweep(0.01, select=None)
+    outcomes = {("learning_rate=0.01", seed): {"test/top1": 0.5 + seed / 10} for seed in (0, 1, 2)}
+    assert runs_to_do(sweep, {}) == [("learning_rate=0.01", 0)]
+    assert runs_to_do(sweep, outcomes) == []
+    text = table(summarize(sweep, outcomes))
+    assert "\nlearning_rate=0.01, test/top1: 60.00% ± 10.00% (mean ±" in text
+    assert "Chosen" not in text
+    with pytest.raises(ValueError, match=r"a metric to select one of learning_rate=0\.1, learning"):
+        make_sweep(0.1, 0.01, select=None)
