@@ -325,6 +325,7 @@ def test_the_readme_has_all_commands():
         "sweep.py",
         "draw_weights.py",
         "reproduce.py",
+        "vtab.py",
     }
     assert {f"scripts/{name}" for name in expected} | {"-m"} == scripts - {".venv/bin/activate"}
 

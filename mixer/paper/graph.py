@@ -116,7 +116,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Absent:
-    """Nothing to run: "quoted" from other papers, "not printed", "not implemented"."""
+    """Nothing to run: "quoted" from other papers, "not printed", or another script."""
 
     why: str
 

@@ -26,7 +26,7 @@ from mixer.paper.graph import (
 )
 
 _RESULTS = ("ImageNet", "ReaL", "mean of five", "images/s/core", "core-days")
-_VTAB = Absent("not implemented: VTAB-1k")
+_VTAB = Absent("scripts/vtab.py")
 # Rows of Table 2 that are no quotations: epochs, pixels in fine-tuning. Pixels of ViT and BiT: of
 # their papers; 518 of ViT-H/14 is 37 patches.
 _TABLE2 = {
