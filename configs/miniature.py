@@ -10,8 +10,8 @@ Command:  python -m mixer.main --config=configs/miniature.py:pretrain_jft300m.py
               --workdir=runs/miniature
 Hardware: 1 CPU core
 Expected: finished runs, not scores: after so few steps many are near chance, 10%
-Measured: in `reproduce.py run all --miniature`, fine-tuning takes 1 to 4 s for Mixer and ViT, 2 to 7 s
-          for BiT (2 CPU cores, 2026-11-26)
+Measured: with `reproduce.py run all --miniature`, a fine-tuning takes 1 to 4 s of Mixer and ViT
+          and 2 to 7 s of BiT (2 CPU cores, 2026-11-26)
 """
 
 import pathlib
