@@ -10,7 +10,8 @@ Command:  python -m mixer.main --config=configs/miniature.py:pretrain_jft300m.py
               --workdir=runs/miniature
 Hardware: 1 CPU core
 Expected: finished runs, not scores: after so few steps many are near chance, 10%
-Measured: 4 to 6 s a run of Mixer or ViT, 8 to 12 s of BiT (2 CPU cores, 2026-11-26)
+Measured: with `reproduce.py run all --miniature`, a fine-tuning takes 1 to 4 s of Mixer and ViT
+          and 2 to 7 s of BiT (2 CPU cores, 2026-11-26)
 """
 
 import pathlib
