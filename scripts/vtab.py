@@ -9,7 +9,6 @@ A task whose data are missing is not run, and does not stop the others. Run the 
 to go on, or to rewrite the report. --miniature takes tiny weights and random images instead.
 """
 
-import os
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -44,7 +43,7 @@ _CONFIG_FILE = pathlib.Path(__file__).parent.parent / "configs" / "vtab.py"
 def main() -> None:
     _check_flags()
     if _MINIATURE.value:
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        startup.compile_quickly()
     from mixer.runtime.stops import resumable  # after flag parsing, since JAX takes seconds
 
     with resumable():
@@ -56,13 +55,10 @@ def _run() -> None:
 
     vtab, trainer = _plan(), None
     if _MINIATURE.value:
-        import jax
-
         from mixer.vtab import miniature
 
-        # In one process, which compiles quickly.
         startup.collect_garbage_rarely()
-        jax.config.update("jax_disable_most_optimizations", True)
+        # In one process, which keeps what is imported and compiled.
         vtab, trainer = miniature.shrink(vtab), run.train_here
         startup.use_compilation_cache(f"{vtab.workdir}/mock/xla")
     progress = run.read_all(vtab)

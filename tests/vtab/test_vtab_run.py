@@ -40,7 +40,7 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, quick_compilation_of_file) -> Finished:
+def finished(tmp_path_factory) -> Finished:
     """The miniature over three tasks with data and one without; what each run has read."""
     workdir = tmp_path_factory.mktemp("runs") / "vtab"
     vtab = shrink(Vtab(workdir, "", Recipe("", {}), CONFIG, tasks=CHOSEN))
