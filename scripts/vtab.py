@@ -59,7 +59,7 @@ def _run() -> None:
 
         startup.collect_garbage_rarely()
         # In one process, which keeps what is imported and compiled.
-        vtab, trainer = miniature.shrink(vtab), run.train_here
+        vtab, trainer = miniature.shrink(vtab), run.train_run_here
         startup.use_compilation_cache(f"{vtab.workdir}/mock/xla")
     progress = run.read_all(vtab)
     missing = run.find_missing(vtab, progress)

@@ -1,7 +1,6 @@
 """Executes what tables and figures need, one job after the other; what is done is left alone."""
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import datetime
 import json
@@ -9,12 +8,10 @@ import math
 import multiprocessing
 import pathlib
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-from etils import epath
 
 from mixer.benchmark import throughput
 from mixer.build import build_without_data
@@ -26,12 +23,11 @@ from mixer.reproduction.plan import is_finished, job_name, jobs_to_do
 from mixer.reproduction.study import SETTINGS_NAME, Study, read_config, with_overrides
 from mixer.reproduction.values import evaluation_files
 from mixer.runtime.naming import naming
-from mixer.runtime.preemption import Preempted
 from mixer.runtime.workdir_lock import folder_lock
 from mixer.sharding import create_mesh
+from mixer.sweep import here
 from mixer.sweep import plan as sweep_plan
 from mixer.sweep.runs import LOG_NAME, end_of_log, execute, read_outcomes, run_sweep
-from mixer.train_loop import train
 from mixer.weights.load import load_model
 
 _BATCH = 256  # images in evaluation
@@ -60,24 +56,12 @@ def train_in_process(
     return execute(program, log)
 
 
-def train_here(
+def train_config_here(
     config: str, overrides: Mapping[str, Any], folder: pathlib.Path, log: pathlib.Path
 ) -> int:
-    """Trains in this process, which keeps what is imported and compiled."""
-    with (
-        log.open("a") as file,
-        contextlib.redirect_stdout(file),
-        contextlib.redirect_stderr(file),
-    ):
-        try:
-            changed = with_overrides(read_config(config), dict(overrides))
-            train(changed, epath.Path(folder), pictures=False)
-        except Preempted:
-            raise KeyboardInterrupt from None
-        except Exception:
-            traceback.print_exc()
-            return 1
-    return 0
+    """Trains in this process."""
+    changed = with_overrides(read_config(config), dict(overrides))
+    return here.train_here(changed, folder, log)
 
 
 def call_in_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -92,7 +76,7 @@ def call_here(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 PROCESSES = Execution(train_in_process, call_in_process)
-HERE = Execution(train_here, call_here, batch_sizes=(32,), seconds=0.05)
+HERE = Execution(train_config_here, call_here, batch_sizes=(32,), seconds=0.05)
 
 
 def evaluate(folder: str, job: Evaluation, data_dir: str) -> dict[str, Any]:

@@ -1,42 +1,25 @@
 """Runs everything of VTAB-1k that is not done, one task after the other."""
 
-import contextlib
 import datetime
 import pathlib
 import time
-import traceback
 from collections.abc import Mapping, Sequence
-
-from etils import epath
 
 from mixer.config import base_config
 from mixer.data.vtab import TASKS
-from mixer.runtime.preemption import Preempted
 from mixer.runtime.workdir_lock import folder_lock
+from mixer.sweep import here
 from mixer.sweep.plan import Outcomes, Run, Sweep, count_to_do
 from mixer.sweep.runs import Train, run_sweep
-from mixer.train_loop import train
 from mixer.vtab.plan import Progress, Vtab, missing_data, progress_of, with_final
 from mixer.vtab.report import summarize, write
 
 
-def train_here(sweep: Sweep, run: Run, log: pathlib.Path) -> int:
-    """Trains in this process, which keeps what is imported and compiled; returns an exit code."""
+def train_run_here(sweep: Sweep, run: Run, log: pathlib.Path) -> int:
+    """Trains in this process; returns an exit code."""
     config = base_config()
     config.update(sweep.run_config(run))
-    with (
-        log.open("a") as file,
-        contextlib.redirect_stdout(file),
-        contextlib.redirect_stderr(file),
-    ):
-        try:
-            train(config, epath.Path(sweep.folder(run)), pictures=False)
-        except Preempted:
-            raise KeyboardInterrupt from None
-        except Exception:
-            traceback.print_exc()
-            return 1
-    return 0
+    return here.train_here(config, sweep.folder(run), log)
 
 
 def read_all(vtab: Vtab) -> dict[str, Progress]:

@@ -61,7 +61,7 @@ def finished(tmp_path_factory) -> Finished:
         def train(sweep, one, log):
             running.append(sweep.folder(one))
             files_read[running[-1]] = set()
-            return run.train_here(sweep, one, log)
+            return run.train_run_here(sweep, one, log)
 
         patch.setattr(records.ArrayRecords, "read", noted)
         patch.setattr(build, "create_mesh", lambda **_: create_mesh(jax.devices()[:1]))
@@ -266,7 +266,7 @@ def test_two_programs_in_one_folder_are_refused(vtab):
         folder_lock(vtab.workdir, "run"),
         pytest.raises(ValueError, match="Another run is at work"),
     ):
-        run.run_all(vtab, {}, {}, trainer=run.train_here)
+        run.run_all(vtab, {}, {}, trainer=run.train_run_here)
 
 
 def test_the_runs_of_a_task_at_full_size():
