@@ -12,7 +12,7 @@ from mixer.train_loop import train
 
 
 def train_here(config: Any, folder: pathlib.Path, log: pathlib.Path) -> int:
-    """Trains a ConfigDict in a folder, without pictures, with its output in a log; returns an exit code.
+    """Trains a ConfigDict in a folder, with its output in a log; returns an exit code.
 
     Raises:
       KeyboardInterrupt: the run was stopped, and has been saved.
