@@ -133,8 +133,9 @@ def test_figures_are_drawn_from_values(study, finish):
             finish(cell.source.run, **scores)
     values = {(r, c): value_of(study, cell.source) for r, c, cell in figure2.cells()}
     ((name, figure),) = draw(study, figure2, values)
-    (line,) = figure.axes[0].lines
-    assert (name, line.get_label(), line.get_linestyle()) == ("figure2right", "Mixer-B/32", "-")
+    (curve,) = figure.axes[0].containers
+    line, *_ = curve.lines
+    assert (name, curve.get_label(), line.get_linestyle()) == ("figure2right", "Mixer-B/32", "-")
     assert line.get_xdata().tolist() == [3, 10, 30, 100]
     assert line.get_ydata() == pytest.approx([0, 10, 20, 30])
 

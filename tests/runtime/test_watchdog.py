@@ -120,9 +120,9 @@ def test_a_program_that_waits_for_a_pipe_ends_and_one_that_computes_does_not(tmp
 import sys, time
 from mixer.runtime import watchdog
 
-watchdog.end_if_idle(1.0)
+watchdog.end_if_idle(2.0)
 begin = time.monotonic()
-while time.monotonic() < begin + 2.5:
+while time.monotonic() < begin + 4.5:
     sum(range(100_000))
 print("computed", flush=True)
 open(sys.argv[1]).read()
@@ -131,7 +131,7 @@ open(sys.argv[1]).read()
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert run.returncode == watchdog.EXIT_CODE
     assert run.stdout == "computed\n"
-    assert run.stderr.startswith("\nNothing was computed for 1 s: the program ends.")
+    assert run.stderr.startswith("\nNothing was computed for 2 s: the program ends.")
     assert 'File "<string>", line 10 in <module>' in run.stderr
 
 
