@@ -372,15 +372,19 @@ def test_a_dataset_of_damaged_images_is_given_up(tmp_path):
         next(damaged_input(dataset).from_step(0, lambda *_: None))
 
 
-def test_the_first_batch_at_a_distant_step_comes_within_half_a_second(data_dir):
-    dataset = open_dataset("digits", "train", data_dir)
-    next(batches_of(dataset, 0))  # TensorFlow's own start-up
-    seconds = []
-    for step in (10**9, 10**9 + 7, 10**8):  # another program may take the processor once
-        start = time.monotonic()
-        next(batches_of(open_dataset("digits", "train", data_dir), step))
-        seconds.append(time.monotonic() - start)
-    assert min(seconds) < 0.5
+def test_the_first_batch_at_a_distant_step_comes_as_soon_as_at_the_first(data_dir):
+    next(batches_of(open_dataset("digits", "train", data_dir), 0))  # TensorFlow's own start-up
+
+    def least_seconds(*steps: int) -> float:
+        seconds = []
+        for step in steps:  # another program may take the processor once
+            start = time.monotonic()
+            next(batches_of(open_dataset("digits", "train", data_dir), step))
+            seconds.append(time.monotonic() - start)
+        return min(seconds)
+
+    # 0.2 to 0.5 s, as fast as the machine is.
+    assert least_seconds(10**9, 10**9 + 7, 10**8) < 2 * least_seconds(0, 1, 2)
 
 
 def batches_of(dataset, first_step):
