@@ -7,9 +7,9 @@ Data:     CIFAR-10 as TFDS has it, or a folder of its images prepared under that
 Recipe:   the quick start's, with flips
 Command:  python -m mixer.main --config=configs/cifar_fractions.py:mixer,3 --workdir=runs/mixer3
           all twelve: python scripts/reproduce.py run figure2right-cifar10 --workdir=runs/cifar10
-Hardware: 2 CPU cores, about 5 minutes a run
+Hardware: 2 CPU cores
 Expected: accuracy grows with the part of the images, most for Mixer
-Measured: not yet in full (docs/reproduction.md)
+Measured: not yet; mixer with all images once, 50.63% test top-1 (2026-11-26)
 """
 
 import pathlib

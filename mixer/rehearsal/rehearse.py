@@ -2,8 +2,8 @@
 
 The compiled program shows whether the step fits in memory and what it computes and sends. The step
 time is the compiler's estimate for one device, without waiting for the network, so a measured step
-takes longer. These figures have not yet been compared with a TPU. For the steps of v5e and v6e the
-compiler of today has no estimate: some of its instructions have unknown costs.
+takes longer. These figures have not yet been compared with a TPU. For large steps on v5e and v6e
+the compiler of today has no estimate: some of its instructions have unknown costs.
 """
 
 import re

@@ -1,5 +1,6 @@
 """Figures from the values of their cells: ours filled, the paper's hollow."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -110,7 +111,7 @@ def _draw_fractions(item: Item, values: Values) -> Figure:
     places = [float(column.rstrip("%")) for column in item.columns]
     for number, row in enumerate(item.rows):
         found = [
-            (place, value.mean, value.deviation or 0.0)
+            (place, value.mean, math.nan if value.deviation is None else value.deviation)
             for place, column in zip(places, item.columns, strict=True)
             if (value := values[row, column])
         ]
