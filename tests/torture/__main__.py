@@ -65,8 +65,10 @@ def main() -> int:
             (keyword,) = part.keywords
             part = functools.partial(part, **{keyword: int(number)})
         print(f"== {argument}", flush=True)
-        with tempfile.TemporaryDirectory(prefix="torture-") as temporary:
-            folder = pathlib.Path(temporary)
+        # After an error here a run may still write into it, and the error is what must be seen.
+        temporary = tempfile.TemporaryDirectory(prefix="torture-", ignore_cleanup_errors=True)
+        with temporary as path:
+            folder = pathlib.Path(path)
             write_images(folder / "images")
             table += [(name, *row) for row in part(folder, folder / "images")]
     print()

@@ -1,5 +1,6 @@
 """`kill -9` at random moments of one run: in a step, in the middle of a save, while it starts."""
 
+import os
 import pathlib
 import random
 import signal
@@ -149,8 +150,13 @@ def steps_in_tensorboard(workdir: pathlib.Path) -> set[int]:
 
 def unfinished_saves(workdir: pathlib.Path) -> set[int]:
     """Returns the inodes of the checkpoints whose last file is not there yet."""
-    return {
-        path.stat().st_ino
-        for path in (workdir / "checkpoints").glob("*")
-        if not (path / "commit_success.txt").exists()
-    }
+    checkpoints = workdir / "checkpoints"
+    if not checkpoints.is_dir():
+        return set()
+    # An entry knows its inode even where the run has just renamed or removed it.
+    with os.scandir(checkpoints) as entries:
+        return {
+            entry.inode()
+            for entry in entries
+            if not os.path.exists(os.path.join(entry.path, "commit_success.txt"))
+        }
