@@ -210,9 +210,9 @@ class BitResNet(nn.Module):
         if self.version == "v2":
             # The maximum is of zeros and not of -inf beyond the edge, though there was no ReLU.
             x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-            return nn.max_pool(x, (3, 3), strides=(2, 2))
+            return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2))
         x = nn.relu(group_norm(self.version, self.dtype, "gn_root")(x))
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+        return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="SAME")
 
     def _check_fields(self) -> None:
         if self.version not in VERSIONS:

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from mixer.models.platforms import platform_dependent
+
 
 def product(
     x: jax.Array, kernel: jax.Array, dimension_numbers: Any, *_: Any, **__: Any
@@ -44,7 +46,7 @@ def gelu(x: jax.Array, approximate: bool) -> jax.Array:
 def _gelu_jvp(approximate: bool, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def tangent(x: jax.Array, dx: jax.Array) -> jax.Array:
-        x = lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
+        x = platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
         return jax.jvp(functools.partial(nn.gelu, approximate=approximate), (x,), (dx,))[1]
 
     return gelu(*primals, approximate), tangent(*primals, *tangents)

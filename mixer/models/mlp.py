@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from mixer.models.dropout import Dropout
 from mixer.models.layers import gelu, product
+from mixer.models.platforms import platform_dependent
 
 
 def _row_major(y: jax.Array) -> jax.Array:
@@ -44,7 +45,7 @@ class MlpBlock(nn.Module):
         )
         y = checkpoint_name(dense(self.mlp_dim)(x), "hidden")
         if self.row_major:  # the other compilers would gather the batch (docs/performance.md)
-            y = jax.lax.platform_dependent(y, tpu=_row_major, default=lambda y: y)
+            y = platform_dependent(y, tpu=_row_major, default=lambda y: y)
         y = gelu(y, self.gelu_approximate)
         y = Dropout(self.dropout_rate)(y, rows, train=train)
         y = dense(x.shape[-1])(y)

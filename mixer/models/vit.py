@@ -23,6 +23,7 @@ from mixer.models.dropout import Dropout, StochasticDepth, linear_rate
 from mixer.models.images import check_images_shape
 from mixer.models.layers import LayerNorm, classification_head, product
 from mixer.models.mlp import MlpBlock
+from mixer.models.platforms import platform_dependent
 from mixer.models.remat import rematerialized
 
 POOLS = ("token", "gap")
@@ -74,7 +75,7 @@ def _project(
     """`product`, but left to the TPU compiler, which copies the trunk for rows in one dimension."""
     plain = functools.partial(lax.dot_general, dimension_numbers=dimension_numbers)
     rows = functools.partial(product, dimension_numbers=dimension_numbers)
-    return lax.platform_dependent(x, kernel, tpu=plain, default=rows)
+    return platform_dependent(x, kernel, tpu=plain, default=rows)
 
 
 def _attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -112,7 +113,7 @@ class SelfAttention(nn.Module):
             return jnp.swapaxes(y, 1, 2)  # [B, N, S, D]
 
         query, key, value = heads("query") * head_dim**-0.5, heads("key"), heads("value")
-        y = lax.platform_dependent(query, key, value, cpu=_attend_on_cpu, default=_attend)
+        y = platform_dependent(query, key, value, cpu=_attend_on_cpu, default=_attend)
         y = checkpoint_name(jnp.swapaxes(y, 1, 2), "hidden")  # [B, S, N, D]
         return dense(x.shape[-1], axis=(-2, -1), name="out")(y)
 
