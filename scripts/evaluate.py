@@ -1,4 +1,4 @@
-"""Measures the top-1 accuracy of weights on a dataset, with their head or a few-shot linear probe.
+"""Measures the accuracy of weights on a dataset, with their head or a few-shot linear probe.
 
 python scripts/evaluate.py --weights=imagenet1k/Mixer-B_16 --dataset=imagenet2012
 
@@ -7,11 +7,12 @@ checkpoints. --dataset takes the same names as config.dataset; with imagenet2012
 is correct if it is one of the image's reassessed labels. --few_shot evaluates the features with a
 linear probe, so it also works on datasets that the weights were not trained on. For the weights of
 a run, the dataset and preprocessing default to those of the run. Labels are matched by the names of
-the classes, where the weights record these.
+the classes, where the weights record these. With more than five classes top-5 stands beside top-1.
 """
 
 import dataclasses
 import json
+import pathlib
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -76,6 +77,12 @@ _EXPECT = flags.DEFINE_float(
 _TOLERANCE = flags.DEFINE_float(
     "tolerance", 0.003, "Largest accepted difference from --expect.", 0.0
 )
+_CONFUSION = command.path_flag(
+    "confusion",
+    None,
+    "File to write: which classes are taken for which, as a picture .png with the most confident "
+    "mistakes, or as a table .csv.",
+)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per line instead of text.")
 
 
@@ -85,12 +92,50 @@ def main() -> None:
     num_results = max(1, len(_CROP.value)) * max(1, len(shots))
     if _EXPECT.value is not None and num_results != 1:
         raise ValueError(f"Expected one result to compare with --expect; got {num_results}.")
-    for result in _evaluate(shots):
+    confusion = _new_confusion(shots, num_results)
+    for result in _evaluate(shots, confusion):
         _print(result)
+        if confusion is not None:
+            _write(confusion, result)
         _check(result["top1"])
 
 
-def _evaluate(shots: list[int]) -> Iterator[dict[str, Any]]:
+def _new_confusion(shots: list[int], num_results: int) -> Any:
+    """Returns what counts the confusions, None if no file of them is asked for."""
+    if _CONFUSION.value is None:
+        return None
+    if shots or num_results != 1:
+        raise ValueError(
+            f"Expected one result of the head for --confusion; got {num_results} with "
+            f"--crop={','.join(_CROP.value)} --few_shot={','.join(_FEW_SHOT.value)}."
+        )
+    target = pathlib.Path(_CONFUSION.value).resolve()
+    is_file_or_new = target.is_file() or not target.exists()
+    if target.suffix not in (".png", ".csv") or not target.parent.is_dir() or not is_file_or_new:
+        raise ValueError(
+            f"Expected --confusion=NAME.png or .csv in an existing folder; got {_CONFUSION.value}."
+        )
+    if _CLASS_NAMES.value is not None and target == pathlib.Path(_CLASS_NAMES.value).resolve():
+        raise ValueError(f"Expected --confusion to differ from --class_names; got {target}.")
+    from mixer.evaluation.confusion import Confusion
+
+    return Confusion()
+
+
+def _write(confusion: Any, result: dict[str, Any]) -> None:
+    from mixer.evaluation.confusion_picture import draw_confusion
+    from mixer.evaluation.prediction_table import replace_file
+
+    output = pathlib.Path(_CONFUSION.value)
+    if output.suffix == ".png":
+        replace_file(output, draw_confusion(confusion, _described(result)))
+    else:
+        replace_file(output, confusion.as_csv().encode())
+    # Not among what another program reads.
+    print(f"Confusions: {output}", file=sys.stderr if _JSON.value else sys.stdout, flush=True)
+
+
+def _evaluate(shots: list[int], confusion: Any) -> Iterator[dict[str, Any]]:
     # After flag parsing, since JAX takes seconds.
     import jax.numpy as jnp
 
@@ -120,23 +165,24 @@ def _evaluate(shots: list[int]) -> Iterator[dict[str, Any]]:
         train_split = _FEW_SHOT_TRAIN_SPLIT.value
         results = evaluate_few_shot(loaded, images, train_split=train_split, shots=shots)
     else:
-        results = evaluate_head(loaded, images)
+        results = evaluate_head(loaded, images, confusion)
     dtype = jnp.dtype(loaded.model.dtype).name
     return ({"weights": _WEIGHTS.value, "dtype": dtype, **result} for result in results)
 
 
 def _print(result: dict[str, Any]) -> None:
-    if _JSON.value:
-        print(json.dumps(result), flush=True)
-        return
+    print(json.dumps(result) if _JSON.value else _described(result), flush=True)
+
+
+def _described(result: dict[str, Any]) -> str:
     where = f"{result['dataset']}, {result['split']}"
     view = f"{where}, {result['crop']}, {result['image_size']} of {result['resize']} pixels:"
     top1, count = f"top-1 {result['top1']:.2%}", f"{result['count']:,} images"
     if "shots" in result:
         draws = f"mean of {result['seeds']} draws"
-        print(f"{view} {result['shots']}-shot {top1} of {count}, {draws}", flush=True)
-    else:
-        print(f"{view} {top1}, {result['correct']:,} of {count}", flush=True)
+        return f"{view} {result['shots']}-shot {top1} of {count}, {draws}"
+    top5 = f", top-5 {result['top5']:.2%}" if "top5" in result else ""
+    return f"{view} {top1}, {result['correct']:,} of {count}{top5}"
 
 
 def _check(top1: float) -> None:

@@ -105,7 +105,7 @@ def test_what_a_run_writes(finished_run):
     assert list(workdir.glob("events.out.tfevents.*"))
     lines = read_metrics(workdir)
     assert set(lines[0]) == {"step", "loss", "grad_norm", "learning_rate", *TIMED}
-    assert set(lines[-1]) == {"step", "test/top1", "test/loss", "test/count"}
+    assert set(lines[-1]) == {"step", "test/top1", "test/top5", "test/loss", "test/count"}
     # learning rate of the 4th update with 5 warm-up steps, then of the last one
     assert lines[0]["learning_rate"] == pytest.approx(3e-3 * 3 / 5)
     assert lines[-2]["learning_rate"] == pytest.approx(1e-5 + (3e-3 - 1e-5) / 15, rel=1e-3)

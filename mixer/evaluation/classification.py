@@ -1,4 +1,4 @@
-"""Top-1 accuracy and loss over a split, counting every example exactly once.
+"""Top-1 and top-5 accuracy and loss over a split, counting every example exactly once.
 
 An image may have several labels (`int32 [B, labels_per_image]`, padded with -1): a prediction is
 correct if it is one of them, and an example without labels is not counted. The same code therefore
@@ -24,6 +24,7 @@ EvalStep = Callable[[Any, DeviceBatch], Sums]
 
 # Steps dispatched ahead of the sums that are fetched, so that the devices do not idle.
 _BATCHES_IN_FLIGHT = 2
+_TOP = 5
 
 
 def make_eval_step(
@@ -31,7 +32,9 @@ def make_eval_step(
 ) -> EvalStep:
     """Returns (params, batch) -> sums over labelled examples: `correct`, `loss` (nats), `count`.
 
-    `logits_of` is the model's logit for each of the `num_classes` labels; None: in their order.
+    With more than five classes also `correct_top5`, where a label is among the five most probable
+    classes. `logits_of` is the model's logit for each of the `num_classes` labels; None: in their
+    order. Beside the sums are the `predicted` labels and their `probability` (softmax), `[B]`.
     """
 
     def eval_step(params: Any, batch: DeviceBatch) -> Sums:
@@ -40,13 +43,18 @@ def make_eval_step(
             logits = logits[:, jnp.asarray(logits_of)]
         targets = multi_hot(batch["labels"], num_classes)
         counted = jnp.max(targets, axis=-1) > 0  # [B]
-        predicted = jnp.argmax(logits, axis=-1)
-        correct = jnp.take_along_axis(targets, predicted[:, None], axis=-1)[:, 0] > 0
-        return {
-            "correct": jnp.sum(counted & correct),
+        top = jax.lax.top_k(logits, min(_TOP, num_classes))[1]  # [B, 5], the most probable first
+        correct = jnp.take_along_axis(targets, top, axis=-1) > 0
+        sums = {
+            "correct": jnp.sum(counted & correct[:, 0]),
             "loss": jnp.sum(jnp.where(counted, loss(logits, targets), 0.0)),
             "count": jnp.sum(counted),
+            "predicted": top[:, 0],
+            "probability": jnp.max(jax.nn.softmax(logits), axis=-1),
         }
+        if num_classes > _TOP:
+            sums["correct_top5"] = jnp.sum(counted & jnp.any(correct, axis=-1))
+        return sums
 
     return eval_step
 
@@ -68,24 +76,33 @@ def evaluate(
     params: Any,
     batches: Iterable[HostBatch],
     sharding: NamedSharding,
+    look: Callable[[HostBatch, Sums], None] | None = None,
 ) -> dict[str, float]:
     """Returns `top1` in [0, 1], the mean `loss` in nats, and the `count` of labelled examples.
 
-    `eval_step` is from `jit_eval_step`; `batches` hold this process's part of each global batch.
+    With more than five classes also `top5`. `eval_step` is from `jit_eval_step`; `batches` hold
+    this process's part of each global batch. `look` is given each of them with what the step
+    returns for it.
 
     Raises:
       ValueError: no example has a label.
       FloatingPointError: a logit is not finite.
     """
-    correct, loss, count = 0, 0.0, 0
-    for sums in _fetched(eval_step(params, to_global(batch, sharding)) for batch in batches):
+    correct, correct_top5, loss, count = 0, None, 0.0, 0
+    steps = ((batch, eval_step(params, to_global(batch, sharding))) for batch in batches)
+    for batch, sums in _fetched(steps):
         correct += int(sums["correct"])
         loss += float(sums["loss"])
         count += int(sums["count"])
+        if "correct_top5" in sums:
+            correct_top5 = (correct_top5 or 0) + int(sums["correct_top5"])
+        if look is not None:
+            look(batch, sums)
     if not count:
         raise ValueError("Expected labelled examples; the split has none. Use another split.")
     check_outputs("logits", math.isfinite(loss))  # a logit that is not finite makes it NaN or inf
-    return {"top1": correct / count, "loss": loss / count, "count": count}
+    top5 = {} if correct_top5 is None else {"top5": correct_top5 / count}
+    return {"top1": correct / count, **top5, "loss": loss / count, "count": count}
 
 
 def check_outputs(what: str, is_finite: bool) -> None:
@@ -97,9 +114,9 @@ def check_outputs(what: str, is_finite: bool) -> None:
         )
 
 
-def _fetched(results: Iterable[Sums]) -> Iterator[Sums]:
+def _fetched(results: Iterable[tuple[HostBatch, Sums]]) -> Iterator[tuple[HostBatch, Sums]]:
     """Yields results in order, fetching each once `_BATCHES_IN_FLIGHT` more are dispatched."""
-    in_flight: collections.deque[Sums] = collections.deque()
+    in_flight: collections.deque[tuple[HostBatch, Sums]] = collections.deque()
     for result in results:
         in_flight.append(result)
         if len(in_flight) > _BATCHES_IN_FLIGHT:

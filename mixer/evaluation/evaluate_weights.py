@@ -13,8 +13,9 @@ import rich.progress
 from jax.sharding import Mesh
 
 from mixer.evaluation import few_shot
-from mixer.evaluation.class_names import match_classes
+from mixer.evaluation.class_names import canonical, match_classes
 from mixer.evaluation.classification import evaluate, jit_eval_step
+from mixer.evaluation.confusion import Confusion
 from mixer.evaluation.head import check_head
 from mixer.losses import softmax_cross_entropy
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, local_rows, replicated
@@ -84,12 +85,16 @@ def _identity(dataset: str) -> str:
     return f"folder:{os.path.realpath(os.path.expanduser(path))}" if name == "folder" else name
 
 
-def evaluate_head(loaded: LoadedModel, images: Images) -> Iterator[dict[str, Any]]:
+def evaluate_head(
+    loaded: LoadedModel, images: Images, confusion: Confusion | None = None
+) -> Iterator[dict[str, Any]]:
     """Yields one result per crop: `top1` in [0, 1], and `correct` and `count` in images.
 
-    Only images with a label count; a prediction is correct if it is one of the image's labels. Each
-    result also records `dataset`, `split`, `crop`, `resize` and `image_size`. Labels are matched by
-    name (see `match_classes`): of weights for more classes, only the dataset's are predicted.
+    With more than five classes also `top5`. Only images with a label count; a prediction is correct
+    if it is one of the image's labels. Each result also records `dataset`, `split`, `crop`,
+    `resize` and `image_size`. Labels are matched by name (see `match_classes`): of weights for more
+    classes, only the dataset's are predicted. `confusion`, if given, counts the predictions, those
+    of all crops, and has the names of the dataset's classes.
 
     Raises:
       ValueError: the weights have no trained head or other classes, a name is unknown, or a size is
@@ -107,14 +112,19 @@ def evaluate_head(loaded: LoadedModel, images: Images) -> Iterator[dict[str, Any
     )
     if matched:
         print(matched, file=sys.stderr, flush=True)
+    if confusion is not None:
+        confusion.class_names = [canonical(name) for name in names]
     eval_step = jit_eval_step(loaded.model, softmax_cross_entropy, len(names), mesh, logits_of)
     params = jax.device_put(loaded.params, replicated(mesh))
     for crop, batches in batches_of.items():
-        result = evaluate(eval_step, params, batches, sharding)
+        result = evaluate(
+            eval_step, params, batches, sharding, None if confusion is None else confusion.add
+        )
         top1, count = result["top1"], result["count"]
         yield {
             **_view(loaded, images, crop),
             "top1": top1,
+            **({"top5": result["top5"]} if "top5" in result else {}),
             "correct": round(top1 * count),
             "count": count,
         }

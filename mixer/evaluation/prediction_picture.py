@@ -50,18 +50,19 @@ def _draw_bars(axes: Axes, prediction: Prediction) -> None:
     axes.set_xlim(0, 1.18)  # leaves room for the percentages
     axes.set_ylim(max(len(places), _FULL_PICTURE) - 0.5, -0.5)  # most probable class on top
     for place in places:
-        name = _shortened(prediction.classes[place], 32)
+        name = shortened(prediction.classes[place], 32)
         axes.text(0.02, place, name, va="center", fontsize=9, color=_TEXT, parse_math=False)
         percent = f"{prediction.probabilities[place]:.1%}"
         axes.text(1.18, place, percent, va="center", ha="right", fontsize=9, color=_TEXT)
 
 
 def _title(prediction: Prediction) -> str:
-    name = _shortened(prediction.path.name, 24)
+    name = shortened(prediction.path.name, 24)
     true = prediction.true_class
-    return name if true is None else f"{name}\ntrue: {_shortened(true, 24)}"
+    return name if true is None else f"{name}\ntrue: {shortened(true, 24)}"
 
 
-def _shortened(text: str, length: int) -> str:
+def shortened(text: str, length: int) -> str:
+    """Returns the text on one line, its end cut off if it is longer than `length` characters."""
     text = printable(text)
     return text if len(text) <= length else text[: length - 1] + "…"

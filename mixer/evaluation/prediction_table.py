@@ -37,9 +37,9 @@ def as_csv(predictions: Sequence[Prediction]) -> str:
     pairs = [name for rank in shown for name in (f"class_{rank}", f"probability_{rank}")]
     writer.writerow(["image", "true_class", *pairs])
     for prediction in predictions:
-        row: list[object] = [_cell(str(prediction.path)), _cell(prediction.true_class or "")]
+        row: list[object] = [cell(str(prediction.path)), cell(prediction.true_class or "")]
         for name, probability in zip(prediction.classes, prediction.probabilities, strict=True):
-            row += [_cell(name), f"{probability:.6g}"]
+            row += [cell(name), f"{probability:.6g}"]
         writer.writerow(row)
     return text.getvalue()
 
@@ -85,6 +85,7 @@ def replace_file(output: pathlib.Path, content: bytes) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """Returns the text as UTF-8 that no spreadsheet takes for a formula."""
     text = text.encode("utf-8", "backslashreplace").decode()
     return f"'{text}" if text.startswith(_FORMULA) else text

@@ -13,6 +13,7 @@ A line of `metrics.jsonl` is a JSON object with `step` and any of
   test/top1, test/loss, test/count
                            fraction in [0, 1], mean, number of examples; for each evaluation and
                            each split of the config's `eval_splits`, by its name there
+  test/top5                the same, with more than five classes
   few_shot/top1, few_shot/count
                            the same of the linear probe of the config's `few_shot`
 """

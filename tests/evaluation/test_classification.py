@@ -42,6 +42,21 @@ def test_counts_by_hand():
     assert result["loss"] == pytest.approx((2 * sum(per_kind) + np.log(2)) / 7, rel=1e-6)
 
 
+def test_a_label_among_the_five_most_probable_of_seven_classes():
+    class Descending(nn.Module):
+        """Prefers the classes 6, 5, ..., 0 in this order."""
+
+        @nn.compact
+        def __call__(self, images: jax.Array) -> jax.Array:
+            return jnp.tile(jnp.arange(7.0), (len(images), 1))
+
+    labels = [[6, -1], [5, -1], [2, -1], [1, -1], [0, 1], [0, 3], [-1, -1], [6, 0]]
+    eval_step = jax.jit(make_eval_step(Descending(), softmax_cross_entropy, 7))
+    sharding = batch_sharding(create_mesh())
+    result = evaluate(eval_step, {}, [batch([0] * 8, labels)], sharding)
+    assert (result["top1"], result["top5"], result["count"]) == (2 / 7, 5 / 7, 7)
+
+
 def test_two_batches_are_computed_ahead_of_the_sums_that_are_fetched(monkeypatch):
     begun, ahead = [], []
     fetch = jax.device_get
