@@ -42,7 +42,7 @@ ROOMS = [
 
 
 def room_of(module: str) -> int:
-    """Returns the place of the module's room in the list; -1 for the package itself.
+    """Returns the place of the module's room in the list; -1 for the package itself, as imported.
 
     A room's command, `python -m mixer.ROOM`, is one with `mixer.main`: it may use all rooms.
     """
@@ -75,11 +75,12 @@ MODULES = {
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_down(module):
+    own = room_of("mixer.main" if module == "mixer" else module)  # `mixer.load` stands above all
     for imported in imports_of(MODULES[module]):
         package = imported.partition(".")[0]
         assert package not in ("configs", "scripts", "tests")
         if package == "mixer":
-            assert room_of(imported) <= room_of(module), f"{module} imports {imported}"
+            assert room_of(imported) <= own, f"{module} imports {imported}"
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -111,6 +112,13 @@ def test_the_path_from_main_to_the_step_and_to_the_model_is_three_plain_imports(
     path = ["mixer.main", "mixer.train_loop", "mixer.models", "mixer.models.mixer"]
     for importer, imported in itertools.pairwise(path):
         assert imported in imports_of(MODULES[importer])
+
+
+def test_the_package_imports_nothing_until_it_is_used():
+    assert imports_of(MODULES["mixer"], top_level_only=True) == {"typing"}
+    heavy = "[n for n in sys.modules if n.partition('.')[0] in ('jax', 'flax', 'numpy', 'PIL')]"
+    program = f"import sys\nfrom mixer import load\nimport mixer\nprint({heavy}, load.__name__)"
+    assert run([sys.executable, "-c", program], cwd=ROOT).stdout == "[] load\n"
 
 
 def test_no_file_and_no_room_imports_itself_around_a_corner():
