@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # Bottom up: a room imports from the rooms above it in this list and from itself, nothing else.
 ROOMS = [
     "errors",
+    "shipped",
     "sharding",
     "losses",
     "batch",
@@ -38,6 +39,7 @@ ROOMS = [
     "vtab",
     "reproduction",
     "main",
+    "console",
 ]
 
 
