@@ -31,6 +31,7 @@ ROOMS = [
     "reporting",
     "weights",
     "evaluation",
+    "export",
     "build",
     "train_loop",
     "sweep",
