@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # Bottom up: a room imports from the rooms above it in this list and from itself, nothing else.
 ROOMS = [
     "errors",
+    "shipped",
     "sharding",
     "losses",
     "batch",
@@ -39,11 +40,12 @@ ROOMS = [
     "vtab",
     "reproduction",
     "main",
+    "console",
 ]
 
 
 def room_of(module: str) -> int:
-    """Returns the place of the module's room in the list; -1 for the package itself.
+    """Returns the place of the module's room in the list; -1 for the package itself, as imported.
 
     A room's command, `python -m mixer.ROOM`, is one with `mixer.main`: it may use all rooms.
     """
@@ -76,11 +78,12 @@ MODULES = {
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_down(module):
+    own = room_of("mixer.main" if module == "mixer" else module)  # `mixer.load` stands above all
     for imported in imports_of(MODULES[module]):
         package = imported.partition(".")[0]
         assert package not in ("configs", "scripts", "tests")
         if package == "mixer":
-            assert room_of(imported) <= room_of(module), f"{module} imports {imported}"
+            assert room_of(imported) <= own, f"{module} imports {imported}"
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -113,6 +116,13 @@ def test_the_path_from_main_to_the_step_and_to_the_model_is_three_plain_imports(
     path = ["mixer.main", "mixer.train_loop", "mixer.models", "mixer.models.mixer"]
     for importer, imported in itertools.pairwise(path):
         assert imported in imports_of(MODULES[importer])
+
+
+def test_the_package_imports_nothing_until_it_is_used():
+    assert imports_of(MODULES["mixer"], top_level_only=True) == {"typing"}
+    heavy = "[n for n in sys.modules if n.partition('.')[0] in ('jax', 'flax', 'numpy', 'PIL')]"
+    program = f"import sys\nfrom mixer import load\nimport mixer\nprint({heavy}, load.__name__)"
+    assert run([sys.executable, "-c", program], cwd=ROOT).stdout == "[] load\n"
 
 
 def test_no_file_and_no_room_imports_itself_around_a_corner():

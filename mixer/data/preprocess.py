@@ -65,6 +65,15 @@ def make_train_preprocess(
 def make_eval_preprocess(*, size: int, crop: str, resize: int) -> EvalPreprocess:
     """Returns the evaluation function encoded image -> uint8 `[size, size, 3]`.
 
+    It decodes, then does what `make_eval_crop` does; the arguments and errors are the same.
+    """
+    central = make_eval_crop(size=size, crop=crop, resize=resize)
+    return lambda encoded: central(_decode(encoded))
+
+
+def make_eval_crop(*, size: int, crop: str, resize: int) -> EvalPreprocess:
+    """Returns the function uint8 `[height, width, 3]` -> uint8 `[size, size, 3]` of evaluation.
+
     Args:
       size: the side of the central crop, in pixels.
       crop: a key of `EVAL_CROPS`, which resizes the image first.
@@ -82,14 +91,13 @@ def make_eval_preprocess(*, size: int, crop: str, resize: int) -> EvalPreprocess
             f"ratio gives eval_resize={size * 256 // 224}."
         )
 
-    def preprocess(encoded: tf.Tensor) -> tf.Tensor:
-        image = _decode(encoded)
+    def central(image: tf.Tensor) -> tf.Tensor:
         resized = EVAL_CROPS[crop](image, resize)
         top, left = (tf.shape(resized)[0] - size) // 2, (tf.shape(resized)[1] - size) // 2
         cropped = resized[top : top + size, left : left + size]
         return tf.ensure_shape(tf.cast(cropped, tf.uint8), (size, size, 3))
 
-    return preprocess
+    return central
 
 
 def inception_crop(size: int, *, area: tuple[float, float]) -> TrainCrop:

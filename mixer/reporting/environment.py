@@ -11,6 +11,7 @@ import jax
 from etils import epath
 
 from mixer.runtime.naming import naming
+from mixer.shipped import is_installed
 
 FILE_NAME = "environment.json"
 
@@ -35,6 +36,8 @@ def write_environment(workdir: epath.Path) -> None:
 @functools.cache
 def _commit() -> str:
     """Returns the commit of this code, with "-dirty" if files are changed."""
+    if is_installed():
+        return ""  # a repository around it would be another one
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     folder = pathlib.Path(__file__).parent
     try:

@@ -3,11 +3,9 @@
 import dataclasses
 import fnmatch
 import json
-import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import mixer
 from mixer.build import build_without_data
 from mixer.errors import unknown_name
 from mixer.models import TITLES, title_of
@@ -26,8 +24,8 @@ from mixer.rehearsal.table3 import best_records, read_records
 from mixer.rehearsal.topology import num_cores
 from mixer.reproduction.study import Study, data_of
 from mixer.reproduction.values import evaluation_files, is_done, total_steps, value_of
+from mixer.shipped import shipped
 
-_DOCS = pathlib.Path(mixer.__file__).parent.parent / "docs"
 _WITHOUT_COST = ("few_shot.", "eval_", "model.permutation")  # overrides that change no step
 
 Estimate = dict[str, Any]  # core_days, hours, perhaps `bound`: it takes longer than that
@@ -116,12 +114,12 @@ def recorded(study: Study, topology: str | None) -> Estimator:
     Raises:
       ValueError: there is no such slice.
     """
-    rows = json.loads((_DOCS / "results.json").read_text())["rehearsed"]
+    rows = json.loads(shipped("docs/results.json").read_text())["rehearsed"]
     known = {row["config"]: row for row in rows if topology in (None, row["topology"])}
     cores = num_cores(topology) if topology else None
     forward = {
         (row["model"], row["image_size"]): row["images_per_s_per_core"]
-        for row in best_records(read_records(_DOCS / "table3_throughput.jsonl"))
+        for row in best_records(read_records(shipped("docs/table3_throughput.jsonl")))
         if not topology or topology.startswith("v3-")
     }
 

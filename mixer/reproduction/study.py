@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -15,6 +16,7 @@ from mixer.config import to_plain
 from mixer.paper.graph import Evaluation, Job, Run, Throughput
 from mixer.runtime.command import load_config_file
 from mixer.runtime.workdir_lock import LOCK_NAME
+from mixer.shipped import shipped
 from mixer.sweep import grid, plan
 
 _SELECT, _REPORT = "minival/top1", "test/top1"
@@ -120,7 +122,7 @@ class Study:
         if not run.swept:
             what += [f"--grid={key}={values[0]}" for key, values in self._grid(run).items()]
         seeds = ",".join(map(str, range(run.seeds)))
-        return ["python", "scripts/sweep.py", *what, f"--seeds={seeds}"]
+        return ["python", os.path.relpath(shipped("scripts/sweep.py")), *what, f"--seeds={seeds}"]
 
     def missing(self, job: Job) -> str:
         """Returns what is not there that a job needs, and how to get it; "" if nothing."""

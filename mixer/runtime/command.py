@@ -22,6 +22,7 @@ from ml_collections import ConfigDict, config_flags
 
 from mixer.config.keys import KEYS, find_key
 from mixer.errors import nearest
+from mixer.shipped import shipped
 
 # What absl and ml_collections raise for a command line that cannot work.
 WRONG_FLAGS = (flags.Error, ValueError, TypeError, KeyError, AttributeError, IndexError)
@@ -228,13 +229,22 @@ class _named_errors:
 def load_config_file(path: str) -> types.ModuleType:
     """Executes a config file and returns it as a module, which has a `get_config`.
 
+    `configs/NAME.py` that is not in the current folder is the one that comes with the code.
+
     Raises:
       ValueError: there is no such file, it cannot be executed, or it has no `get_config`.
     """
     path = os.path.expanduser(path)
+    wanted = pathlib.Path(path)
+    is_ours = wanted.parts[:-1] == ("configs",)
+    if is_ours and not wanted.is_file() and shipped(path).is_file():
+        path = str(shipped(path))
     if not os.path.isfile(path):
-        wanted = pathlib.Path(path)
-        near = nearest(wanted.stem, [other.stem for other in wanted.parent.glob("*.py")])
+        others = [
+            *wanted.parent.glob("*.py"),
+            *(shipped("configs").glob("*.py") if is_ours else ()),
+        ]
+        near = nearest(wanted.stem, [other.stem for other in others])
         raise ValueError(
             f"Expected a config file; there is no file {path!r} in {os.getcwd()}."
             + (f" Did you mean {str(wanted.with_name(f'{near}.py'))!r}?" if near else "")

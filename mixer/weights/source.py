@@ -9,12 +9,13 @@ from mixer.checkpoint.folder import complete_steps, names, newest_step
 from mixer.errors import suggestion
 from mixer.weights.catalogue import CATALOGUE
 from mixer.weights.files import holds_weights
+from mixer.weights.hub import is_hub_folder
 
 _LISTED = 8  # names in an error
 
 
 def locate(source: str) -> epath.Path:
-    """Returns the absolute path of a weights file or of the folder of one checkpoint.
+    """Returns the absolute path of a weights file, or the folder of a checkpoint or of timm.
 
     A workdir, or its folder of checkpoints, stands for its newest checkpoint. Whether a file can
     be read is not checked.
@@ -41,7 +42,8 @@ def locate(source: str) -> epath.Path:
     _check_step(path)
     raise ValueError(
         f"There are no weights {source!r}. Expected a name in the catalogue, a .npz or "
-        ".safetensors file, a workdir, or one of its checkpoints, WORKDIR/checkpoints/STEP."
+        ".safetensors file, a workdir, one of its checkpoints, WORKDIR/checkpoints/STEP, or a "
+        "folder with timm's config.json and model.safetensors."
         f"{suggestion(source, CATALOGUE)}"
     )
 
@@ -58,6 +60,8 @@ def _checkpoint(path: epath.Path) -> epath.Path:
     step = newest_step(folder)
     if step is not None:
         return folder / str(step)
+    if is_hub_folder(path):
+        return path
     _check_step(path)
     files = sorted(name for name in names(path) if holds_weights(name))
     raise ValueError(

@@ -20,6 +20,13 @@ from mixer.weights.families import (
 )
 from mixer.weights.files import WeightsFile, read_file
 from mixer.weights.finite import check_finite
+from mixer.weights.hub import (
+    CONFIG,
+    TENSORS,
+    for_symmetric_images,
+    is_hub_folder,
+    read_hub_config,
+)
 from mixer.weights.naming import Found
 from mixer.weights.source import locate
 
@@ -44,7 +51,8 @@ def load_weights(source: str) -> Weights:
     """Returns the weights from `source`.
 
     It is a catalogue name such as `imagenet21k/Mixer-B_16` (downloaded once), a `.npz` or
-    `.safetensors` file, a workdir (its newest checkpoint), or WORKDIR/checkpoints/STEP.
+    `.safetensors` file, a workdir (its newest checkpoint), WORKDIR/checkpoints/STEP, or a folder
+    of timm, with `config.json` and `model.safetensors`.
 
     Raises:
       ValueError: the weights do not exist, are damaged or not finite, or are not those of a
@@ -53,7 +61,9 @@ def load_weights(source: str) -> Weights:
     if source in CATALOGUE:
         return _published_weights(source)
     path = locate(source)
-    return _checkpoint_weights(path) if path.is_dir() else _file_weights(read_file(path))
+    if not path.is_dir():
+        return _file_weights(read_file(path))
+    return _hub_weights(path) if is_hub_folder(path) else _checkpoint_weights(path)
 
 
 def resized_params(weights: Weights, image_size: int) -> dict[str, Any]:
@@ -115,12 +125,41 @@ def _published_weights(name: str) -> Weights:
             file, gelu_approximate=published.gelu_approximate, records_gelu=True
         )
     if published.input_range == (0, 1):
-        file = dataclasses.replace(file, params=_for_symmetric_images(file.params))
+        params = for_symmetric_images(file.params, mean=(0, 0, 0), std=(1, 1, 1))
+        file = dataclasses.replace(file, params=params)
     size = published.recipe.image_size
     weights = _file_weights(file, image_size=size, recipe=published.recipe)
     if weights.found.fields["num_classes"] != 1000:
         return weights
     return dataclasses.replace(weights, class_names=tuple(imagenet_class_names()))
+
+
+def _hub_weights(folder: epath.Path) -> Weights:
+    hub, file = read_hub_config(folder), read_file(folder / TENSORS)
+    if not file.records_gelu and file.gelu_approximate is not None:
+        is_given = hub.gelu_approximate is not None
+        file = dataclasses.replace(
+            file, gelu_approximate=bool(hub.gelu_approximate), records_gelu=is_given
+        )
+    params = for_symmetric_images(file.params, hub.mean, hub.std)
+    weights = _file_weights(dataclasses.replace(file, params=params))
+    fields = weights.found.fields
+    own = {
+        "global_pool": {"token": "token"}.get(fields.get("pool", ""), "avg"),
+        "num_heads": fields.get("num_heads"),
+    }
+    for name, given in (("global_pool", hub.pool), ("num_heads", hub.num_heads)):
+        if given not in (None, own[name]):
+            raise ValueError(
+                f"Expected {name}={own[name]} in {folder / CONFIG}, as the weights beside it are "
+                f"read; got {given}. Correct it, or use other weights."
+            )
+    names = hub.class_names
+    return dataclasses.replace(
+        weights,
+        recipe=hub.recipe(weights.image_size),
+        class_names=names if names and len(names) == fields["num_classes"] else None,
+    )
 
 
 def _checkpoint_weights(step_directory: epath.Path) -> Weights:
@@ -176,15 +215,3 @@ def _weights(
             )
         image_size = side * found.fields["patch_size"]
     return Weights(params, description, family, found, image_size, **known)
-
-
-def _for_symmetric_images(params: dict[str, Any]) -> dict[str, Any]:
-    """Converts weights trained on images in [0, 1] to our range, [-1, 1].
-
-    `kernel @ (x + 1) / 2 + bias` is a stem with half the kernel and a shifted bias.
-    """
-    half = params["stem"]["kernel"] / 2
-    return {
-        **params,
-        "stem": {"kernel": half, "bias": params["stem"]["bias"] + half.sum((0, 1, 2))},
-    }

@@ -104,7 +104,7 @@ def test_a_file_that_is_no_image_is_named(tmp_path, colour_model, damage):
 def test_what_cannot_be_predicted_with(tmp_path, colour_model, write_image):
     path = tmp_path / "a.png"
     write_image(path, "red")
-    with pytest.raises(ValueError, match="Expected image files; got none"):
+    with pytest.raises(ValueError, match="Expected images, paths.*; got none"):
         predict_paths(colour_model(4), [])
     with pytest.raises(ValueError, match="Expected weights with a head"):
         predict_paths(colour_model(0), [path])
