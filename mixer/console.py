@@ -11,6 +11,7 @@ SCRIPTS = {  # command -> the file of the repository that it runs
     "mixer-convert": "scripts/convert_weights.py",
     "mixer-draw": "scripts/draw_weights.py",
     "mixer-evaluate": "scripts/evaluate.py",
+    "mixer-export": "scripts/export.py",
     "mixer-predict": "scripts/predict.py",
     "mixer-prepare": "scripts/prepare_dataset.py",
     "mixer-rehearse": "scripts/rehearse_tpu.py",

@@ -1,12 +1,13 @@
 """Exports weights as a model that runs without this project, and reads the export back.
 
-python scripts/export.py --weights=SOURCE --format=stablehlo|onnx|savedmodel OUTPUT
+python scripts/export.py --weights=SOURCE --format=stablehlo|onnx|savedmodel|hub OUTPUT
 
 Example: python scripts/export.py --weights=imagenet1k/Mixer-B_16 --format=onnx mixer.onnx
 
 SOURCE is a published name, a .npz or .safetensors file, or the workdir of a run. OUTPUT is a new
-file, or for savedmodel a new folder. It takes batches of any size, and appears once its own runtime
-has computed the same as the model, in another process. docs/export.md shows how to run it.
+file, or for savedmodel and hub a new folder. The first three take batches of any size, and appear
+once their own runtime has computed the same as the model, in another process. A folder for the
+Hugging Face hub has weights that timm loads, its config and a model card. See docs/export.md.
 """
 
 import os
@@ -24,7 +25,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 _WEIGHTS = command.path_flag("weights", None, "Weights to export; see above.", required=True)
 _FORMAT = flags.DEFINE_enum(
-    "format", None, ["stablehlo", "onnx", "savedmodel"], "What to write.", required=True
+    "format", None, ["stablehlo", "onnx", "savedmodel", "hub"], "What to write.", required=True
 )
 _WITH_PREPROCESSING = flags.DEFINE_bool(
     "with_preprocessing",
@@ -48,14 +49,51 @@ _GELU = flags.DEFINE_enum(
 )
 
 
+_LICENCE = flags.DEFINE_string(
+    "licence", "unknown", "Of hub: the licence of the weights as the hub names it: apache-2.0."
+)
+
+_PROGRAMS = ["stablehlo", "onnx", "savedmodel"]
+_ONLY_FOR = [  # flags, and the formats that have them
+    (_PLATFORMS, ["stablehlo"]),
+    (_WITH_PREPROCESSING, _PROGRAMS),
+    (_DTYPE, _PROGRAMS),
+    (_LICENCE, ["hub"]),
+]
+
+
 def main(arguments: list[str]) -> None:
     if len(arguments) != 1:
         raise ValueError(f"Expected one OUTPUT to write; got {' '.join(arguments) or 'none'}.")
-    if _PLATFORMS.present and _FORMAT.value != "stablehlo":
-        raise ValueError(
-            f"Expected --platforms for the format stablehlo alone; got --format={_FORMAT.value}."
-        )
+    for flag, formats in _ONLY_FOR:
+        if flag.present and _FORMAT.value not in formats:
+            raise ValueError(
+                f"Expected --{flag.name} with --format={'|'.join(formats)} alone; got "
+                f"--format={_FORMAT.value}. Leave out one of them."
+            )
+    output = pathlib.Path(arguments[0]).expanduser()
+    if _FORMAT.value == "hub":
+        _write_hub_folder(output)
+    else:
+        _write_program(output)
+
+
+def _write_hub_folder(output: pathlib.Path) -> None:
     # After flag parsing, since JAX takes seconds.
+    from mixer.export.hub import write_hub_folder
+    from mixer.weights.load import assumed_gelu, with_gelu
+    from mixer.weights.weights import load_weights
+
+    weights = with_gelu(load_weights(_WEIGHTS.value), _GELU.value)
+    if assumed := assumed_gelu(_WEIGHTS.value, weights):
+        print(assumed, file=sys.stderr, flush=True)
+    differs = write_hub_folder(
+        output, weights, _IMAGE_SIZE.value, source=_WEIGHTS.value, licence=_LICENCE.value
+    )
+    print(f"Wrote {output}: config.json, model.safetensors, README.md. {differs}".rstrip())
+
+
+def _write_program(output: pathlib.Path) -> None:
     from mixer.export.write import BATCH_SIZES, write_export
     from mixer.weights.load import load_model
 
@@ -64,7 +102,6 @@ def main(arguments: list[str]) -> None:
     )
     if loaded.assumed:
         print(loaded.assumed, file=sys.stderr, flush=True)
-    output = pathlib.Path(arguments[0]).expanduser()
     export = write_export(
         loaded,
         output,

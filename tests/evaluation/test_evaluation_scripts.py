@@ -62,16 +62,46 @@ def evaluation(weights, data_dir) -> list[str]:
     return [*flags, "--eval_resize=8", "--batch_size=64"]
 
 
-def test_the_evaluation_compares_with_what_is_expected(call, evaluation, capsys):
-    printed = call("evaluate.py", *evaluation, "--expect=0.1016", "--tolerance=0.0001")
-    assert printed == "digits, test, resmall_crop, 8 of 8 pixels: top-1 10.16%, 37 of 364 images\n"
+def test_the_evaluation_compares_with_what_is_expected(call, evaluation, capsys, tmp_path):
+    table = tmp_path / "confusion.csv"
+    expected = ("--expect=0.1016", "--tolerance=0.0001")
+    printed = call("evaluate.py", *evaluation, *expected, f"--confusion={table}")
+    header, *rows = csv.reader(table.read_text().splitlines())
+    assert header == ["true_class", "predicted_class", "count"]
+    counts = {true: int(count) for true, predicted, count in rows if predicted == "3"}
+    assert (counts["3"], sum(counts.values()), len(rows)) == (37, 364, 10)
+    top5 = sum(counts[true] for true in "30124") / 364  # of equal logits the first
+    result = "top-1 10.16%, 37 of 364 images"
+    assert printed == (
+        f"digits, test, resmall_crop, 8 of 8 pixels: {result}, top-5 {top5:.2%}\n"
+        f"Confusions: {table}\n"
+    )
 
     capsys.readouterr()
     with pytest.raises(ValueError, match="top-1 of 0.1050 within 0.003; got 0.1016"):
         call("evaluate.py", *evaluation, "--expect=0.105", "--json")
     line = json.loads(capsys.readouterr().out)
     assert (line["top1"], line["correct"], line["count"]) == (37 / 364, 37, 364)
+    assert line["top5"] == top5
     assert (line["dataset"], line["split"], line["dtype"]) == ("digits", "test", "float32")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--confusion=nowhere/a.png"], "Expected --confusion=NAME.png or .csv in an existing"),
+        (["--confusion=a.txt"], "Expected --confusion=NAME.png or .csv in an existing"),
+        (["--confusion=a.png", "--few_shot=1"], "Expected one result of the head for --confusion"),
+        (["--confusion=a.png", "--crop=resize_crop,resmall_crop"], "Expected one result of the"),
+        (["--confusion=a.csv", "--class_names=a.csv"], "Expected --confusion to differ from"),
+    ],
+)
+def test_confusions_that_cannot_be_written(call, evaluation, flags, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_text("mine")
+    with pytest.raises(ValueError, match=message):
+        call("evaluate.py", *evaluation, *flags)
+    assert (tmp_path / "a.csv").read_text() == "mine"
 
 
 def test_the_probe(call, evaluation):
