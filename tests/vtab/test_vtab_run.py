@@ -18,7 +18,7 @@ from mixer.reporting.metrics import is_evaluation, read_metrics
 from mixer.runtime.workdir_lock import folder_lock
 from mixer.sharding import create_mesh
 from mixer.vtab import run
-from mixer.vtab.miniature import shrink
+from mixer.vtab.miniature import shrink, with_random_weights
 from mixer.vtab.plan import RATE, Vtab, parse_changes
 from mixer.vtab.recipe import Recipe
 from mixer.vtab.report import read_summary
@@ -43,7 +43,8 @@ class Finished:
 def finished(tmp_path_factory) -> Finished:
     """The miniature over three tasks with data and one without; what each run has read."""
     workdir = tmp_path_factory.mktemp("runs") / "vtab"
-    vtab = shrink(Vtab(workdir, "", Recipe("", {}), CONFIG, tasks=CHOSEN))
+    vtab = with_random_weights(Vtab(workdir, "", Recipe("", {}), CONFIG, tasks=CHOSEN))
+    vtab = shrink(vtab, workdir / "mock" / "data")
     vtab = dataclasses.replace(vtab, tasks=(*CHOSEN, MISSING), seeds=(3,))
     files_read: dict[pathlib.Path, set[str]] = {}
     shown: list[str] = []
