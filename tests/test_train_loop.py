@@ -138,6 +138,7 @@ def test_a_finished_run_only_reports(tmp_path, digits_config, finished_run, caps
     assert "Resuming" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("on_one_device")
 def test_the_step_compiles_while_the_first_batch_is_being_read(
     tmp_path, digits_config, monkeypatch
@@ -310,6 +311,7 @@ def test_a_finished_run_with_other_eval_settings_is_evaluated_with_these(
     assert read_lines(workdir) == read_lines(finished_run.workdir)
 
 
+@pytest.mark.slow
 def test_the_speed_of_every_step_is_that_of_its_time(tmp_path, digits_config, on_one_device):
     digits_config.log_every, digits_config.eval_every = 1, 5
     digits_config.model.hidden_dim = 128
@@ -318,7 +320,7 @@ def test_the_speed_of_every_step_is_that_of_its_time(tmp_path, digits_config, on
     train_loop.train(digits_config, tmp_path)
     seconds = time.monotonic() - begin
     lines = [line for line in read_metrics(tmp_path) if "loss" in line]
-    measured = [64 / line["images_per_second_per_core"] for line in lines]
+    measured = [64 / 8 / line["images_per_second_per_core"] for line in lines]
     assert sum(measured) == pytest.approx(lines[-1]["train_seconds"])
     assert sum(measured) < seconds
     # Reported before an evaluation, and right after one another, steps seemed to take 1/30 as long.
@@ -326,6 +328,7 @@ def test_the_speed_of_every_step_is_that_of_its_time(tmp_path, digits_config, on
         assert measured[step - 1] > statistics.median(measured) / 10
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path, digits_config, finished_run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

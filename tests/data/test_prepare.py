@@ -473,6 +473,7 @@ def test_the_destination_is_locked_before_the_source_is_read(ingest, source, tmp
     assert len(refusals) == 2
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_nothing_behind(source, tmp_path):
     with stuck_ingestion(source, tmp_path / "data") as (process, pipe):
         process.send_signal(signal.SIGINT)

@@ -135,6 +135,7 @@ SWEEP = {"optimizer.learning_rate": (0.1, 0.01)}
     return f"{path}:0.5"
 
 
+@pytest.mark.slow
 def test_the_script_prints_commands_that_a_later_sweep_reports(config_file, tmp_path):
     flags = [f"--config={config_file}", "--workdir=w w", "--config.num_steps=4"]
     printed = run(*script(*flags, "--print_commands"), cwd=tmp_path)
