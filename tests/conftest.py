@@ -22,7 +22,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 if "MIXER_TESTS_CACHE" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="mixer-tests-")  # deleted at exit
     os.environ["MIXER_TESTS_CACHE"] = os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.0"
 
 # Started with `nohup` or `&`, the tests ignore Ctrl-C, and so would the programs that they start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

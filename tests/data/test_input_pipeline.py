@@ -250,7 +250,7 @@ def test_a_damaged_image_ends_an_evaluation_with_its_name(damaged_folder):
 
 
 @pytest.mark.parametrize("cache", [False, True])
-@pytest.mark.parametrize("hosts", [1, 2])
+@pytest.mark.parametrize("hosts", slow_after(1, [2, 1]))
 def test_an_evaluation_may_leave_damaged_images_out_and_says_so_each_time(
     damaged_folder, cache, hosts
 ):

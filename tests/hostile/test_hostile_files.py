@@ -26,7 +26,8 @@ def run(module: str, arguments: list[str]) -> str:
 @pytest.mark.parametrize(
     ("groups", "least"),
     [
-        (["weights", "images", "sources", "sweeps"], 33),
+        (["weights", "images"], 24),
+        pytest.param(["sources", "sweeps"], 9, marks=pytest.mark.slow),
         pytest.param(["folders", "checkpoints", "datasets"], 20, marks=pytest.mark.slow),
     ],
 )
