@@ -1,6 +1,7 @@
 """`mixer.load`: what people use in Python, in three lines, with any image at hand."""
 
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -172,3 +173,22 @@ def test_other_mistakes(tiny, tmp_path, png):
         mixer.load(TINY, gelu="tanh", crop="centre").predict(PIXELS)
     with pytest.raises(ValueError, match="There are no weights 'imagenet1k/Mixer-B16'.*Did you"):
         mixer.load("imagenet1k/Mixer-B16")
+
+
+def test_the_page_runs_as_it_stands(tiny, tmp_path, monkeypatch):
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "python.md").read_text()
+    blocks = re.findall(r"```py\n(.*?)```", page, re.DOTALL)
+    write_vit, run = blocks.pop(), "".join(blocks)
+    Image.fromarray(PIXELS).save(tmp_path / "cat.jpg")
+    Image.fromarray(PIXELS).save(tmp_path / "dog.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mixer, "load", lambda source: tiny)  # nothing is downloaded
+    names: dict = {}
+    exec(run, names)
+    assert [len(prediction.classes) for prediction in names["both"]] == [3, 3]
+    assert names["logits"].shape == (2, 7)
+    np.testing.assert_allclose(names["features"], tiny.features("cat.jpg"), rtol=0.1, atol=0.1)
+    vit = f'"{GOLDEN / "vit_tiny.npz"}"'
+    exec(write_vit.replace('"imagenet1k/Mixer-B_16")', f"{vit})"), names)
+    assert names["said"] == ""
+    assert (tmp_path / "hub" / "model.safetensors").is_file()

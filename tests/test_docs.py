@@ -28,6 +28,7 @@ from PIL import Image
 
 import mixer
 from mixer.config import differences
+from mixer.console import SCRIPTS
 from mixer.losses import LOSSES
 from mixer.models import MODELS
 from mixer.models.bit import VERSIONS
@@ -42,7 +43,7 @@ from tests.models.tiny import EXPERIMENTS, TINY, digits_config
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 ELSEWHERE = ("export", "gcloud", "git", "sha256sum", "ssh-add", "tensorboard", "tfds", "uv")
-PROGRAMS = ("bash", "pip", "python", "source", *ELSEWHERE)
+PROGRAMS = ("bash", "pip", "python", "source", "mixer-train", *SCRIPTS, *ELSEWHERE)
 FINETUNING = (
     *("B/16,imagenet,448,inception_crop", "Ti/4,digits,32", "L/16,folder:PATH"),
     *("ViT-B/16,pets,384", "BiT-R50x1,pets,480", "BiT-R50x1,pets,v1"),
@@ -234,6 +235,8 @@ def check_command(line: str) -> None:
     if not words:
         return
     assert words[0] in PROGRAMS, f"{words[0]} is no known program"
+    if words[0].startswith("mixer-"):
+        words = ["python", SCRIPTS.get(words[0], "mixer/main.py"), *words[1:]]
     if words[0] == "python":
         check_python(words)
     elif words[0] == "bash":
@@ -374,6 +377,7 @@ def test_python_blocks_run(page, tmp_path):
         ("python -m pytest tests/recipe", "no tests/recipe"),
         ("python docs/write_tables.py --chek", "has no --chek"),
         ("pip install -r requirements-tpus.txt", "no requirements-tpus.txt"),
+        ("mixer-predict --weight=w", "Unknown command line flag 'weight'"),
         ("pyton -m mixer.main", "pyton is no known program"),
     ],
 )

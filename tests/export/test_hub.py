@@ -294,3 +294,32 @@ def test_what_timm_computes_otherwise_is_what_the_card_says(tmp_path):
     difference = np.abs(in_timm(tmp_path / "hub", images) - logits_of(weights, images)).max()
     stated = float(said.split("up to ")[1].split(",")[0])
     assert stated == pytest.approx(difference, rel=0.1)
+
+
+WRITE_IN_TIMM = """
+import sys, numpy, timm, torch
+torch.manual_seed(0)
+model = timm.create_model(sys.argv[1], num_classes=5, pretrained=False).eval()
+timm.models.save_for_hf(model, sys.argv[2], safe_serialization=True)
+data = timm.data.resolve_model_data_config(model)
+mean, std = torch.tensor(data["mean"]), torch.tensor(data["std"])
+pixels = torch.rand(2, *data["input_size"][1:], 3)
+with torch.no_grad():
+    logits = model(((pixels - mean) / std).permute(0, 3, 1, 2))
+numpy.savez(sys.argv[3], pixels=pixels.numpy(), logits=logits.numpy())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
+@pytest.mark.parametrize(
+    "name", ["mixer_s32_224", "gmlp_ti16_224", "vit_tiny_patch16_224", "deit_tiny_patch16_224"]
+)
+def test_folders_that_timm_writes(tmp_path, name):
+    paths = [tmp_path / "hub", tmp_path / "io.npz"]
+    done = children.run([sys.executable, "-c", WRITE_IN_TIMM, name, *paths])
+    assert done.returncode == 0, done.stderr[-2000:]
+    io, loaded = np.load(tmp_path / "io.npz"), load_model(str(tmp_path / "hub"))
+    ours = jax.jit(loaded.model.apply)({"params": loaded.params}, 2 * io["pixels"] - 1)
+    assert np.abs(ours - io["logits"]).max() <= 1e-4 * np.abs(io["logits"]).max()
+    assert loaded.recipe.image_size == loaded.image_size == 224
