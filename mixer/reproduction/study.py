@@ -132,7 +132,7 @@ class Study:
         if isinstance(run, VtabMean):
             what = [f"--weights={self.weights(run.run)}", f"--workdir={self.folder(run)}"]
             what += [f"--data_dir={self.data_dir}"] * bool(self.data_dir)
-            return ["python", "scripts/vtab.py", *what]
+            return ["python", os.path.relpath(shipped("scripts/vtab.py")), *what]
         changes = [f"--config.{key}={value}" for key, value in self.overrides(run).items()]
         what = [f"--config={run.config}", f"--workdir={self.folder(run)}", *changes]
         if run.seeds == 1:
