@@ -6,8 +6,6 @@ takes longer. These figures have not yet been compared with a TPU. For large ste
 the compiler of today has no estimate: some of its instructions have unknown costs.
 """
 
-import re
-import time
 from typing import Any
 
 import flax.linen as nn
@@ -22,14 +20,11 @@ from mixer.flops import CHIPS, Chip, matmul_flops, train_flops_per_image
 from mixer.models import TITLES, build_model, title_of
 from mixer.paper.reference import Result, table3_rows
 from mixer.rehearsal.communication import count_collectives
-from mixer.rehearsal.topology import larger_slices, slice_devices
+from mixer.rehearsal.compiled import compile_program
+from mixer.rehearsal.roofline import roofline
+from mixer.rehearsal.topology import larger_slices, parse_slice, slice_devices
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, replicated
 from mixer.train_loop import create_training
-
-_GIB = 2**30
-# libtpu's messages for a program that does not fit, with the memory needed and available.
-_SIZE = r"([\d.]+)([MG])"
-_OUT_OF_MEMORY = rf"(?:Used |temporaries \(){_SIZE}\)? (?:of|exceeds available HBM) \(?{_SIZE}"
 
 
 def rehearse_training(config: ConfigDict, topology: str) -> dict[str, Any]:
@@ -53,8 +48,8 @@ def rehearse_training(config: ConfigDict, topology: str) -> dict[str, Any]:
     state, loops = training.abstract_state, options.accumulation_steps
     params = state.params
     flops = train_flops_per_image(training.model, params, options.image_size) * options.batch_size
-    report = _compile(training.train_step, state, batch, mesh=mesh, flops=flops, loops=loops)
-    report |= {"topology": topology, "total_steps": options.total_steps}
+    report = compile_step(training.train_step, state, batch, mesh=mesh, flops=flops, loops=loops)
+    report |= {"topology": str(parse_slice(topology)), "total_steps": options.total_steps}
     report["batch_per_core"] = options.batch_size // mesh.size
     paper = _paper_row(options)
     if paper:
@@ -98,7 +93,8 @@ def rehearse_forward_pass(
     )
     step = jax.jit(infer, out_shardings=batch_sharding(mesh))
     flops = matmul_flops(infer, params, batch)
-    report = {"topology": topology} | _compile(step, params, batch, mesh=mesh, flops=flops)
+    report: dict[str, Any] = {"topology": str(parse_slice(topology))}
+    report |= compile_step(step, params, batch, mesh=mesh, flops=flops)
     report["batch_per_core"] = batch_per_core
     if "estimated_step_ms" in report:
         images = batch_per_core / CHIPS[mesh.devices.flat[0].device_kind].cores
@@ -150,50 +146,55 @@ def _paper_row(options: RunOptions) -> Result | None:
     return None
 
 
-def _compile(step: Any, *args: Any, mesh: Mesh, flops: int, loops: int = 1) -> dict[str, Any]:
+def compile_step(step: Any, *args: Any, mesh: Mesh, flops: int, loops: int = 1) -> dict[str, Any]:
     """Compiles and reports. `flops` are the model's of a step, on all devices.
 
     The compiler's estimate is multiplied by `loops`, as XLA counts a loop body once.
+
+    Raises:
+      ValueError: the program cannot be read.
     """
     chip = CHIPS[mesh.devices.flat[0].device_kind]
-    report: dict[str, Any] = {"num_cores": mesh.size * chip.cores, "hbm_limit_gib": chip.hbm_gib}
-    start = time.monotonic()
-    try:
-        compiled = step.lower(*args).compile()
-    except jax.errors.JaxRuntimeError as error:
-        used = re.search(_OUT_OF_MEMORY, str(error))
-        if not used:
-            raise
-        peak, limit = (_gib(used[1], used[2]), _gib(used[3], used[4]))
-        return report | {"fits": False, "peak_hbm_gib": peak, "hbm_limit_gib": limit}
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    arguments, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
-    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    peak = arguments + temporaries + outputs + memory.generated_code_size_in_bytes
+    program = compile_program(step, *args, mesh=mesh)
+    report: dict[str, Any] = {
+        "num_cores": mesh.size * chip.cores,
+        "num_chips": mesh.size * chip.chips,
+        "hbm_limit_gib": program.available_gib or chip.hbm_gib,
+        "fits": bool(program.text) and program.peak_hbm_gib <= chip.hbm_gib,
+        "peak_hbm_gib": program.peak_hbm_gib,
+        "bound_step_ms": flops / mesh.size / chip.flops_per_second * 1e3,
+    }
+    if not program.text:
+        return report
     return report | {
-        "fits": peak <= chip.hbm_gib * _GIB,
-        "compile_s": time.monotonic() - start,
-        "arguments_gib": arguments / _GIB,
-        "temp_gib": temporaries / _GIB,
-        "peak_hbm_gib": peak / _GIB,
+        "compile_s": program.compile_s,
+        "arguments_gib": program.arguments_gib,
+        "temp_gib": program.temp_gib,
         "gflops_per_core": flops / mesh.size / chip.cores / 1e9,
-        **times(flops / mesh.size, loops * cost["optimal_seconds"], chip),
-        "collectives": count_collectives(compiled.as_text()),
+        **estimate(
+            flops / mesh.size,
+            compiler_seconds=loops * program.optimal_seconds,
+            roofline_seconds=roofline(program.text, chip).seconds,
+            chip=chip,
+        ),
+        "collectives": count_collectives(program.text),
     }
 
 
-def times(flops: float, estimated_seconds: float, chip: Chip) -> dict[str, float]:
-    """Returns the least time of a step of a device in ms, and the estimate if it can be one.
+def estimate(
+    flops: float, *, compiler_seconds: float, roofline_seconds: float, chip: Chip
+) -> dict[str, Any]:
+    """Returns the estimate of a device's step in ms, whose it is, and the roofline beside it.
 
-    An instruction of unknown cost makes the compiler's sum negative, or less than the FLOPs take
-    at the peak rate of the chip.
+    An instruction of unknown cost makes the compiler's sum negative, or less than the FLOPs take at
+    the peak of the chip; then the estimate is the roofline's. It is never below `flops` at the
+    peak.
     """
     bound = flops / chip.flops_per_second
-    found = {"bound_step_ms": bound * 1e3}
-    if estimated_seconds >= bound:
-        found["estimated_step_ms"] = estimated_seconds * 1e3
-    return found
-
-
-def _gib(number: str, unit: str) -> float:
-    return float(number) / (1024 if unit == "M" else 1)
+    roofline_ms = max(roofline_seconds, bound) * 1e3
+    by_compiler = compiler_seconds >= bound
+    return {
+        "estimated_step_ms": compiler_seconds * 1e3 if by_compiler else roofline_ms,
+        "estimated_by": "compiler" if by_compiler else "roofline",
+        "roofline_step_ms": roofline_ms,
+    }

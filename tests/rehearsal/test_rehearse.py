@@ -86,12 +86,18 @@ def rehearse(*arguments: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("seconds", [-40.648, 0.0, 0.0256, 0.0979])
-def test_an_estimate_that_cannot_be_is_not_given(seconds):
+def test_an_estimate_of_the_compiler_that_cannot_be_gives_way_to_the_roofline(seconds):
     chip = CHIPS["TPU v5 lite"]
     flops = 0.098 * chip.flops_per_second
-    assert rehearsal.times(flops, seconds, chip) == {"bound_step_ms": pytest.approx(98)}
-    known = rehearsal.times(flops, 0.11, chip)
-    assert known["estimated_step_ms"] == pytest.approx(110)
+    known = {"roofline_seconds": 0.12, "chip": chip}
+    found = rehearsal.estimate(flops, compiler_seconds=seconds, **known)
+    assert (found["estimated_step_ms"], found["estimated_by"]) == (120.0, "roofline")
+    found = rehearsal.estimate(flops, compiler_seconds=0.11, **known)
+    assert (found["estimated_step_ms"], found["estimated_by"]) == (110.0, "compiler")
+    assert found["roofline_step_ms"] == 120.0
+    # No figure is above the peak of the chip.
+    found = rehearsal.estimate(flops, compiler_seconds=seconds, roofline_seconds=0.01, chip=chip)
+    assert found["estimated_step_ms"] == pytest.approx(98)
 
 
 @needs_libtpu
@@ -99,6 +105,7 @@ def test_a_small_config_on_two_slices():
     reports = rehearse("--config=configs/digits.py", "--topology=v3-8,v5e-4")
     assert [(r["topology"], r["num_cores"]) for r in reports] == [("v3-8", 8), ("v5e-4", 4)]
     assert all(r["fits"] and r["config"] == "configs/digits.py" for r in reports)
+    assert all(0 < r["bound_step_ms"] <= r["estimated_step_ms"] for r in reports)
     # 8 images a core, 3 x the forward products of 141,578 parameters; elementwise work beside it.
     assert 0.05 < reports[0]["gflops_per_core"] < 0.3
     # The gradient of every parameter is reduced once, in one operation.
