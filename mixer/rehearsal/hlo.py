@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 
 _BYTES = {"f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2}
 _BYTES |= {"s16": 2, "u16": 2, "u8": 1, "s8": 1, "pred": 1}
@@ -98,7 +99,7 @@ def moved_bytes(shape: str) -> int:
     return size * sum(not re.search(r"S\(\d+\)", layout) for _, _, layout in ends)
 
 
-def trip_count(loop: Instruction, around: Computation, program: dict[str, Computation]) -> int:
+def trip_count(loop: Instruction, around: Computation, program: Mapping[str, Computation]) -> int:
     """Returns how often a loop of the compiler's runs, 1 if it cannot be read from the text.
 
     Such loops count from a constant up to a constant, by a constant.

@@ -19,11 +19,11 @@ from mixer.build import RunOptions, build_without_data
 from mixer.flops import CHIPS, Chip, matmul_flops, train_flops_per_image
 from mixer.models import TITLES, build_model, title_of
 from mixer.paper.reference import Result, table3_rows
-from mixer.rehearsal.communication import count_collectives
+from mixer.rehearsal.communication import count_collectives, mib_between_slices
 from mixer.rehearsal.compiled import compile_program
 from mixer.rehearsal.roofline import roofline
 from mixer.rehearsal.topology import larger_slices, parse_slice, slice_devices
-from mixer.sharding import batch_sharding, check_batch_size, create_mesh, replicated
+from mixer.sharding import batch_sharding, check_batch_size, create_mesh, replicated, slice_of
 from mixer.train_loop import create_training
 
 
@@ -166,6 +166,9 @@ def compile_step(step: Any, *args: Any, mesh: Mesh, flops: int, loops: int = 1) 
     }
     if not program.text:
         return report
+    slices = [slice_of(device) for device in mesh.devices.flat]
+    if len(set(slices)) > 1:
+        report["between_slices_mib"] = mib_between_slices(program.text, slices)
     return report | {
         "compile_s": program.compile_s,
         "arguments_gib": program.arguments_gib,

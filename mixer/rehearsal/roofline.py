@@ -93,11 +93,26 @@ class _Counter:
             return max(self.total(inner) for inners in called.values() for inner in inners)
         if name in _BESIDE:
             return 0.0, 0.0, float(moved_bytes(instruction.shape))
-        traffic = float(array_bytes(instruction.shape) + self._read_bytes(instruction, around))
+        traffic = float(self._written(instruction, around) + self._read_bytes(instruction, around))
         flops = self._product(instruction, around)
         flops += sum(self._inner_flops(inner) for inners in called.values() for inner in inners)
         at_peak = flops / self._chip.flops_per_second
         return max(at_peak, traffic / self._chip.hbm_bytes_per_second), flops, traffic
+
+    def _written(self, instruction: Instruction, around: Computation) -> int:
+        """Returns what is written to memory: of an array updated in place, the update."""
+        whole = array_bytes(instruction.shape)
+        if whole and instruction.opcode == "dynamic-update-slice":
+            return min(whole, array_bytes(around[operands(instruction)[1]].shape))
+        if whole and instruction.opcode == "fusion":
+            fused = self._computations[instruction.called["calls"][0]]
+            root = list(fused.values())[-1]
+            outs = [fused[name] for name in operands(root)] if root.opcode == "tuple" else [root]
+            for out in (_origin(fused, out) for out in outs):
+                if out.opcode == "dynamic-update-slice":
+                    update = fused[operands(out)[1]]
+                    whole -= array_bytes(out.shape) - array_bytes(update.shape)
+        return max(whole, 0)
 
     def _read_bytes(self, instruction: Instruction, around: Computation) -> int:
         """Returns what an instruction reads from memory: of an array that it slices, the slices."""
@@ -107,6 +122,8 @@ class _Counter:
             whole = array_bytes(around[source].shape)
             if whole and instruction.opcode in _SLICES:
                 whole = min(whole, array_bytes(instruction.shape))
+            elif whole and instruction.opcode == "dynamic-update-slice":
+                whole *= sources.index(source) != 0
             elif whole and instruction.opcode == "fusion":
                 fused = self._computations[instruction.called["calls"][0]]
                 whole = min(whole, self._used_bytes(fused, sources.index(source), whole))
@@ -127,6 +144,8 @@ class _Counter:
         for user, found in fused.items():
             arguments = operands(found)
             if name not in arguments:
+                continue
+            if found.opcode == "dynamic-update-slice" and arguments[0] == name:
                 continue
             if found.opcode in _SLICES and arguments[0] == name:
                 used += array_bytes(found.shape)
@@ -159,6 +178,13 @@ class _Counter:
             axes = instruction.numbers("lhs_contracting_dims")
             return 2.0 * math.prod(instruction.dims) * math.prod(left[axis] for axis in axes)
         return _convolution_flops(instruction, left, right)
+
+
+def _origin(fused: Computation, instruction: Instruction) -> Instruction:
+    """Returns what a result of a fusion is another view of."""
+    while instruction.opcode == "bitcast":
+        instruction = fused[operands(instruction)[0]]
+    return instruction
 
 
 def _convolution_flops(instruction: Instruction, left: list[int], right: list[int]) -> float:

@@ -15,14 +15,14 @@ PROGRAM = """HloModule jit_step, entry_computation_layout={(f32[4,8]{1,0})->f32[
 %fused (param_0.1: f32[4,8], param_1.1: f32[8,2]) -> f32[4,2] {
   %param_0.1 = f32[4,8]{1,0:T(4,128)} parameter(0)
   %param_1.1 = f32[8,2]{1,0} parameter(1)
-  ROOT %dot.1 = f32[4,2]{1,0} dot(%param_0.1, %param_1.1), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %dot.1 = f32[4,2]{1,0} dot(%param_0.1, %param_1.1), lhs_contracting_dims={1}
 }
 
 %sliced (param_0.2: f32[100,8], param_1.2: s32[]) -> f32[2,8] {
   %param_0.2 = f32[100,8]{1,0} parameter(0)
   %bitcast.2 = f32[100,8]{1,0} bitcast(%param_0.2)
   %param_1.2 = s32[] parameter(1)
-  ROOT %dynamic-slice.2 = f32[2,8]{1,0} dynamic-slice(%bitcast.2, %param_1.2, %param_1.2), dynamic_slice_sizes={2,8}
+  ROOT %dynamic-slice.2 = f32[2,8]{1,0} dynamic-slice(%bitcast.2, %param_1.2, %param_1.2)
 }
 
 %body (param.3: (s32[], f32[4,8], f32[8,2])) -> (s32[], f32[4,8], f32[8,2]) {
