@@ -41,7 +41,10 @@ from tests.models.tiny import EXPERIMENTS, TINY, digits_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
-ELSEWHERE = ("export", "gcloud", "git", "sha256sum", "ssh-add", "tensorboard", "tfds", "uv")
+ELSEWHERE = (
+    *("export", "gcloud", "git", "sha256sum", "sky", "ssh-add", "tensorboard", "tfds", "uv"),
+    "xpk",
+)
 PROGRAMS = ("bash", "pip", "python", "source", *ELSEWHERE)
 FINETUNING = (
     *("B/16,imagenet,448,inception_crop", "Ti/4,digits,32", "L/16,folder:PATH"),
@@ -182,7 +185,7 @@ def check_python(words: list[str]) -> None:
         return
     with defined_flags(path, arguments) as defined:
         defined([path, *arguments])
-        if "config" in defined:
+        if "config" in defined and not any(given.startswith("--goal=") for given in arguments):
             named = [argument for argument in arguments if argument.startswith("--config=")]
             assert isinstance(defined["config"].value, ConfigDict), f"cannot load {named}"
             check_overrides(arguments)
