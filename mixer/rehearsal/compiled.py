@@ -77,10 +77,17 @@ def _cache_file(text: str, mesh: Mesh) -> pathlib.Path:
     devices = [
         (device.device_kind, device.id, device.process_index) for device in mesh.devices.flat
     ]
-    versions = [importlib.metadata.version(package) for package in _COMPILER]
+    versions = [_version(package) for package in _COMPILER]
     options = [os.environ.get(name) for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")]
     key = json.dumps([text, devices, versions, options]).encode()
     return cache_folder() / f"{hashlib.sha256(key).hexdigest()}.json.gz"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # libtpu, where it compiles nothing
+        return ""
 
 
 def _compile(lowered: Any, start: float) -> Program:
@@ -97,7 +104,7 @@ def _compile(lowered: Any, start: float) -> Program:
     outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return Program(
         text=compiled.as_text(),
-        optimal_seconds=compiled.cost_analysis()["optimal_seconds"],
+        optimal_seconds=compiled.cost_analysis().get("optimal_seconds", 0.0),
         arguments_gib=arguments / _GIB,
         temp_gib=temporaries / _GIB,
         peak_hbm_gib=(arguments + temporaries + outputs + memory.generated_code_size_in_bytes)

@@ -56,13 +56,13 @@ def _abstract(tree: Any, sharding: Any) -> Any:
 
 
 def compare(ours: dict[str, Any], peer: dict[str, Any]) -> dict[str, float]:
-    """Returns `hbm_ratio` and, if both fit, `time_ratio`: ours divided by the peer's.
+    """Returns `hbm_ratio` and, if both have an estimate, `time_ratio`: ours divided by the peer's.
 
     The times are both the compiler's, or both rooflines.
     """
     found = {"hbm_ratio": ours["peak_hbm_gib"] / peer["peak_hbm_gib"]}
-    if ours["fits"] and peer["fits"]:
-        same = ours["estimated_by"] == peer["estimated_by"]
-        key = "estimated_step_ms" if same else "roofline_step_ms"
+    same = ours.get("estimated_by") == peer.get("estimated_by")
+    key = "estimated_step_ms" if same else "roofline_step_ms"
+    if key in ours and key in peer:
         found["time_ratio"] = ours[key] / peer[key]
     return found

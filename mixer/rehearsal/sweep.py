@@ -41,11 +41,11 @@ def parse_prices(texts: Sequence[str]) -> dict[str, float]:
 def sweep_row(report: Row, prices: dict[str, float]) -> Row:
     """Returns a report of `rehearse_training` with its costs.
 
-    Adds `headroom_gib`, negative if the step does not fit; if it does, `chip_hours`, on TPU v2 and
-    v3 `core_hours`, and `cost` if the generation has a price.
+    Adds `headroom_gib`, negative if the step does not fit; if it has hours, `chip_hours`, on TPU v2
+    and v3 `core_hours`, and `cost` if the generation has a price.
     """
     row = report | {"headroom_gib": report["hbm_limit_gib"] - report["peak_hbm_gib"]}
-    if not report["fits"]:
+    if "hours" not in report:
         return row
     generation = parse_slice(report["topology"]).generation
     row["chip_hours"] = report["hours"] * report["num_chips"]
@@ -57,11 +57,11 @@ def sweep_row(report: Row, prices: dict[str, float]) -> Row:
 
 
 def best(rows: Sequence[Row]) -> dict[str, str]:
-    """Returns the slices that are `fastest` and, if any has a price, `cheapest`, of those that fit.
+    """Returns the slices that are `fastest` and, if any has a price, `cheapest`, if any has hours.
 
     If two are equal, it is the one with fewer chips.
     """
-    fitting = sorted((row for row in rows if row["fits"]), key=lambda row: row["num_chips"])
+    fitting = sorted((row for row in rows if "hours" in row), key=lambda row: row["num_chips"])
     priced = [row for row in fitting if "cost" in row]
     found = {}
     if fitting:

@@ -19,6 +19,7 @@ from mixer.build import build_without_data
 from mixer.flops import CHIPS
 from mixer.models import named
 from mixer.rehearsal import rehearse as rehearsal
+from mixer.rehearsal.roofline import Roofline
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -79,7 +80,7 @@ def rehearse(*arguments: str) -> list[dict]:
         env={**os.environ, "XLA_FLAGS": one_device(), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
     )
     assert run.returncode == 0, run.stderr
     return [json.loads(line) for line in run.stdout.splitlines()]
@@ -89,15 +90,20 @@ def rehearse(*arguments: str) -> list[dict]:
 def test_an_estimate_of_the_compiler_that_cannot_be_gives_way_to_the_roofline(seconds):
     chip = CHIPS["TPU v5 lite"]
     flops = 0.098 * chip.flops_per_second
-    known = {"roofline_seconds": 0.12, "chip": chip}
-    found = rehearsal.estimate(flops, compiler_seconds=seconds, **known)
+
+    def estimate(by_compiler: float, by_roofline: float, share: float) -> dict:
+        found = Roofline(by_roofline, share * flops, memory_bytes=0.0)
+        return rehearsal.estimate(flops, compiler_seconds=by_compiler, found=found, chip=chip)
+
+    found = estimate(seconds, 0.12, 0.997)
     assert (found["estimated_step_ms"], found["estimated_by"]) == (120.0, "roofline")
-    found = rehearsal.estimate(flops, compiler_seconds=0.11, **known)
+    found = estimate(0.11, 0.12, 0.997)
     assert (found["estimated_step_ms"], found["estimated_by"]) == (110.0, "compiler")
     assert found["roofline_step_ms"] == 120.0
-    # No figure is above the peak of the chip.
-    found = rehearsal.estimate(flops, compiler_seconds=seconds, roofline_seconds=0.01, chip=chip)
-    assert found["estimated_step_ms"] == pytest.approx(98)
+    # No figure is above the peak of the chip, and none of a program that is not understood.
+    assert estimate(seconds, 0.01, 0.997)["estimated_step_ms"] == pytest.approx(98)
+    assert estimate(seconds, 0.12, 0.9) == {}
+    assert estimate(0.11, 0.12, 0.9) == {"estimated_step_ms": 110.0, "estimated_by": "compiler"}
 
 
 @needs_libtpu
@@ -143,6 +149,44 @@ def test_the_step_of_vit_b16_is_as_lean_as_it_was():
     assert report["estimated_step_ms"] <= 316
     assert report["peak_hbm_gib"] <= 7.8
     assert report["bound_step_ms"] == pytest.approx(220.8, rel=0.01)
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["v4-32", "v5litepod-32", "v5p-16", "v6e-16"])
+def test_no_figure_of_a_table_4_row_can_be_wrong_by_its_sign_or_above_the_peak(topology):
+    (report,) = rehearse(
+        *("--config=configs/pretrain_imagenet.py:B/16", f"--topology={topology}", "--noadvise")
+    )
+    peak = {"v4": 275e12, "v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
+    generation, _, number = report["topology"].partition("-")
+    chips = int(number) // (2 if generation in ("v4", "v5p") else 1)
+    # 3 x the forward pass of Mixer-B/16, 4096 images.
+    flops = report["gflops_per_core"] * 1e9 * report["num_cores"]
+    assert flops == pytest.approx(4096 * 75.61e9, rel=0.01)
+    assert report["bound_step_ms"] == pytest.approx(flops / chips / peak[generation] * 1e3)
+    assert report["fits"]
+    assert report["estimated_step_ms"] >= report["bound_step_ms"]
+    assert report["hours"] > 0
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_plain_flax_is_slower_on_v3():
+    (report,) = rehearse(
+        *("--config=configs/pretrain_imagenet.py:B/16", "--topology=v3-32", "--peer=plain_flax")
+    )
+    assert report["time_ratio"] < 0.95
+    assert report["hbm_ratio"] < 1
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_between_two_slices_goes_the_gradient_once():
+    (report,) = rehearse("--config=configs/digits.py", "--topology=2xv5e-4")
+    assert report["num_cores"] == 8
+    gradient = 141_578 * 4 / 2**20
+    assert gradient <= report["between_slices_mib"] < 1.1 * gradient
 
 
 @needs_libtpu
