@@ -465,7 +465,8 @@ def test_every_published_file_is_listed_with_its_size():
 
 def test_recorded_results_have_a_trail():
     data = json.loads(read("docs/results.json"))
-    for run in data["measured"] + data["rehearsed"]:
+    rehearsed = [json.loads(line) for line in read("docs/rehearsals.jsonl").splitlines()]
+    for run in data["measured"] + data["rehearsed"] + rehearsed:
         check_command(run["command"])
         assert f"--config={run['config']}" in run["command"]
         assert re.fullmatch(r"\d{4}-\d\d-\d\d", run["date"])

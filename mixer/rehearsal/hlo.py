@@ -108,16 +108,18 @@ def trip_count(loop: Instruction, around: Computation, program: Mapping[str, Com
     if known:
         return int(known[1])
     condition, body = (program[loop.called[part][0]] for part in ("condition", "body"))
+    start, result = around[operands(loop)[0]], list(body.values())[-1]
     compare = next((i for i in condition.values() if "direction=LT" in i.attributes), None)
-    if compare is None:
+    if compare is None or {start.opcode, result.opcode} != {"tuple"}:
         return 1
     counter, limit = (_source(condition, name) for name in operands(compare))
     place = re.search(r"index=(\d+)", counter.attributes)
     if not place or counter.opcode != "get-tuple-element":
         return 1
-    index = int(place[1])
-    first = _source(around, operands(around[operands(loop)[0]])[index])
-    following = _source(body, operands(list(body.values())[-1])[index])
+    first, following = (
+        _source(where, operands(values)[int(place[1])])
+        for where, values in ((around, start), (body, result))
+    )
     steps = [_source(body, name) for name in operands(following)]
     by = [step for step in steps if step.opcode == "constant"]
     if following.opcode != "add" or not by or {first.opcode, limit.opcode} != {"constant"}:

@@ -96,7 +96,9 @@ def slice_devices(name: str) -> list[jax.Device]:
     """
     found = parse_slice(name)
     kind = _GENERATIONS[found.generation]
-    options = {**kind.options, "num_slices": found.num_slices}
+    options = dict(kind.options)
+    if found.num_slices > 1:
+        options["num_slices"] = found.num_slices
     if found.chips < _HOST_CHIPS:
         options["chips_per_host_bounds"] = (1, 1, 1)
     shape = "x".join(map(str, _shape(found.chips, kind.dimensions)))

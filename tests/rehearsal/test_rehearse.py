@@ -20,6 +20,7 @@ from mixer.flops import CHIPS
 from mixer.models import named
 from mixer.rehearsal import rehearse as rehearsal
 from mixer.rehearsal.roofline import Roofline
+from mixer.rehearsal.topology import num_cores, parse_slice
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -104,6 +105,23 @@ def test_an_estimate_of_the_compiler_that_cannot_be_gives_way_to_the_roofline(se
     assert estimate(seconds, 0.01, 0.997)["estimated_step_ms"] == pytest.approx(98)
     assert estimate(seconds, 0.12, 0.9) == {}
     assert estimate(0.11, 0.12, 0.9) == {"estimated_step_ms": 110.0, "estimated_by": "compiler"}
+
+
+RECORDED = [json.loads(line) for line in (ROOT / "docs/rehearsals.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("record", RECORDED, ids=lambda record: record["topology"])
+def test_recorded_bounds_are_those_of_the_models_flops(record):
+    kinds = {"v3": "TPU v3", "v5e": "TPU v5 lite", "v6e": "TPU v6 lite"}
+    chip = CHIPS[kinds[parse_slice(record["topology"]).generation]]
+    devices = num_cores(record["topology"]) / chip.cores
+    assert record["config"].endswith(":B/16")
+    flops = 4096 * 3 * 25_203_535_872  # three forward passes: tests/test_flops.py
+    assert record["bound_step_ms"] == pytest.approx(
+        flops / devices / chip.flops_per_second * 1e3, 0.01
+    )
+    assert record["roofline_step_ms"] >= record["bound_step_ms"]
+    assert record["peak_hbm_gib"] <= chip.hbm_gib
 
 
 @needs_libtpu
