@@ -19,7 +19,7 @@ from mixer.rehearsal.rehearse import rehearse_forward_pass
 
 _KEPT = (
     *("fits", "estimated_step_ms", "estimated_by", "bound_step_ms"),
-    *("images_per_s_per_core", "peak_hbm_gib"),
+    *("roofline_step_ms", "images_per_s_per_core", "peak_hbm_gib"),
 )
 _KEY = ("model", "image_size", "topology", "batch_per_core")
 
