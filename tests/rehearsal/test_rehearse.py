@@ -107,6 +107,27 @@ def test_an_estimate_of_the_compiler_that_cannot_be_gives_way_to_the_roofline(se
     assert estimate(0.11, 0.12, 0.9) == {"estimated_step_ms": 110.0, "estimated_by": "compiler"}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Expected one of --config=FILE[:ARGUMENTS] and --goal"),
+        (["--config=configs/digits.py", "--price=v5e:1"], "Expected --price together with --sweep"),
+        (["--goal=pretrain_imagenet.py:B/17", "--sweep"], "Did you mean 'B/16'?"),
+    ],
+)
+def test_a_command_line_that_cannot_work_is_refused(arguments, message):
+    done = subprocess.run(
+        [sys.executable, "scripts/rehearse_tpu.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
 RECORDED = [json.loads(line) for line in (ROOT / "docs/rehearsals.jsonl").read_text().splitlines()]
 
 
