@@ -120,12 +120,12 @@ def _list(study: "Study", items: "list[Item]") -> None:
 
 
 def _plan(study: "Study", items: "list[Item]") -> None:
-    from mixer.paper.graph import Run
+    from mixer.paper.graph import Run, VtabMean
     from mixer.reproduction import plan
 
     if _PRINT_COMMANDS.value:
         for job in plan.jobs_to_do(study, items):
-            if isinstance(job, Run):
+            if isinstance(job, Run | VtabMean):
                 print(shlex.join(study.command(job)))
         return
     topology = _TOPOLOGY.value

@@ -1,9 +1,12 @@
 """Eight virtual CPU devices for every test; must be set before JAX starts its backend."""
 
 import contextlib
+import inspect
 import os
 import pathlib
+import runpy
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +32,7 @@ import jax
 import numpy as np
 import psutil
 import pytest
+from absl import flags, logging
 from ml_collections import ConfigDict
 
 from configs import digits
@@ -166,6 +170,27 @@ def write_mock_dataset() -> Callable[..., None]:
         )
 
     return write
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Calls a script in this process, which has its imports, and returns what it prints."""
+
+    def call(script: str, *arguments: object) -> str:
+        before, verbosity = set(flags.FLAGS), logging.get_verbosity()
+        main = runpy.run_path(str(ROOT / "scripts" / script))["main"]
+        takes_arguments = bool(inspect.signature(main).parameters)
+        try:
+            monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])  # which --config reads
+            _, *others = flags.FLAGS(sys.argv)
+            main(*[others] * takes_arguments)
+        finally:
+            logging.set_verbosity(verbosity)
+            for name in set(flags.FLAGS) - before:
+                delattr(flags.FLAGS, name)
+        return capsys.readouterr().out
+
+    return call
 
 
 @pytest.fixture

@@ -115,6 +115,7 @@ def test_what_a_run_writes(finished_run):
     assert str(workdir / "curves.png") in shown
 
 
+@pytest.mark.slow
 def test_the_flops_of_the_model_over_the_peak_of_a_known_chip(tmp_path, digits_config, monkeypatch):
     monkeypatch.setitem(CHIPS, jax.devices()[0].device_kind, Chip(1e9, 1, cores=2))
     train_loop.train(digits_config, tmp_path)
@@ -137,6 +138,7 @@ def test_a_finished_run_only_reports(tmp_path, digits_config, finished_run, caps
     assert "Resuming" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("on_one_device")
 def test_the_step_compiles_while_the_first_batch_is_being_read(
     tmp_path, digits_config, monkeypatch
@@ -251,6 +253,7 @@ def test_a_run_is_not_made_shorter_than_it_is(tmp_path, digits_config, finished_
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("on_one_device")
 def test_a_finished_run_is_extended_as_the_refusal_says(tmp_path, digits_config, finished_run):
     workdir = shutil.copytree(finished_run.workdir, tmp_path / "copy")
@@ -308,7 +311,8 @@ def test_a_finished_run_with_other_eval_settings_is_evaluated_with_these(
     assert read_lines(workdir) == read_lines(finished_run.workdir)
 
 
-def test_the_speed_of_every_step_is_that_of_its_time(tmp_path, digits_config):
+@pytest.mark.slow
+def test_the_speed_of_every_step_is_that_of_its_time(tmp_path, digits_config, on_one_device):
     digits_config.log_every, digits_config.eval_every = 1, 5
     digits_config.model.hidden_dim = 128
     digits_config.eval_splits.test = "test[:64]"
@@ -324,6 +328,7 @@ def test_the_speed_of_every_step_is_that_of_its_time(tmp_path, digits_config):
         assert measured[step - 1] > statistics.median(measured) / 10
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path, digits_config, finished_run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

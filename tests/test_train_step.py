@@ -180,6 +180,7 @@ def test_parts_of_the_batch_and_of_the_state_change_only_rounding(
     assert moment.sharding == kernel.sharding
 
 
+@pytest.mark.slow
 def test_the_state_is_born_with_its_shardings(tiny_mixer):
     mesh = create_mesh()
     state, step = start(tiny_mixer, mesh)

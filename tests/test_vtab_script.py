@@ -3,10 +3,12 @@
 import csv
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
 
+import absl.flags
 import pytest
 from PIL import Image
 
@@ -30,22 +32,23 @@ def vtab(*flags: str, cwd: pathlib.Path, timeout: int = 120) -> subprocess.Compl
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--miniature", "--tasks=cifar10"], "error: Unknown VTAB-1k task 'cifar10'. Expected"),
+        (["--miniature", "--tasks=cifar10"], "Unknown VTAB-1k task 'cifar10'. Expected"),
         (["--workdir=gs://b/w", "--miniature"], "to be a local folder; got 'gs://b/w'"),
-        ([], "error: Expected either --weights or --miniature"),
+        ([], "Expected either --weights or --miniature"),
         (["--weights=nowhere.npz"], "nowhere.npz"),
         (["--protocol=section_4", "--miniature"], "section_4"),
         (
             [f"--weights={ROOT}/tests/golden/mixer_tiny.npz", "--data_dir=none", "--tasks=dtd"],
-            "error: Expected the data of at least one of 1 tasks; got none. The first, dtd: Expec",
+            "Expected the data of at least one of 1 tasks; got none. The first, dtd: Expec",
         ),
     ],
 )
-def test_what_cannot_be_run_is_refused_and_nothing_is_written(flags, message, tmp_path):
-    result = vtab("--workdir=w", *flags, cwd=tmp_path)
-    assert result.returncode in (1, 2)
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+def test_what_cannot_be_run_is_refused_and_nothing_is_written(
+    flags, message, tmp_path, call, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, absl.flags.Error), match=re.escape(message)):
+        call("vtab.py", "--workdir=w", *flags)
     assert list(tmp_path.iterdir()) == []
 
 

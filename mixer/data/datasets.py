@@ -46,6 +46,15 @@ class Dataset:
     pieces: tuple[Piece, ...]  # where the examples are, before `fraction`; see `count_shared`
 
 
+def why_missing(name: str, split: str, data_dir: str) -> str:
+    """Returns why a split cannot be opened, and how to get it; "" if it can."""
+    try:
+        open_dataset(name, split, data_dir)
+    except (ValueError, OSError) as error:
+        return str(error)
+    return ""
+
+
 def open_dataset(
     name: str, split: str, data_dir: str, *, fraction: float = 1.0, label_key: str = ""
 ) -> Dataset:

@@ -70,6 +70,18 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True)
+class VtabMean:
+    """The mean over the 19 tasks of VTAB-1k, from the weights of a run: `scripts/vtab.py`."""
+
+    run: Run
+
+    @property
+    def name(self) -> str:
+        """Its folder: "vtab/jft300m/Mixer-H_14-14ep"."""
+        return f"vtab/{self.run.name.removeprefix('pretrain/')}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Mean:
     """The mean of several scores."""
 
@@ -116,13 +128,15 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Absent:
-    """Nothing to run: "quoted" from other papers, "not printed", or another script."""
+    """Nothing to run: "quoted" from other papers, or "not printed"."""
 
     why: str
 
 
-Source = Score | Evaluation | Mean | CoreDays | Throughput | Size | Setting | Picture | Absent
-Job = Run | Evaluation | Throughput  # what has to be executed
+Source = (
+    Score | Evaluation | VtabMean | Mean | CoreDays | Throughput | Size | Setting | Picture | Absent
+)
+Job = Run | Evaluation | VtabMean | Throughput  # what has to be executed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +215,7 @@ def jobs_of(source: Source) -> list[Job]:
     if isinstance(source, Size | Setting | Absent):
         return []
     run: Run | None = source.run
-    chain: list[Job] = [source] if isinstance(source, Evaluation) else []
+    chain: list[Job] = [source] if isinstance(source, Evaluation | VtabMean) else []
     while run:
         chain.append(run)
         run = run.start

@@ -17,18 +17,23 @@ from mixer.benchmark import throughput
 from mixer.build import build_without_data
 from mixer.evaluation.evaluate_weights import evaluate_head, images_for
 from mixer.models import build_model
-from mixer.paper.graph import Evaluation, Item, Job, Run, Throughput
+from mixer.paper.graph import Evaluation, Item, Job, Run, Throughput, VtabMean
 from mixer.reporting.environment import environment
 from mixer.reproduction.plan import is_finished, job_name, jobs_to_do
-from mixer.reproduction.study import SETTINGS_NAME, Study, read_config, with_overrides
+from mixer.reproduction.study import SETTINGS_NAME, VTAB_CONFIG, Study, read_config, with_overrides
 from mixer.reproduction.values import evaluation_files
 from mixer.runtime.naming import naming
 from mixer.runtime.workdir_lock import folder_lock
 from mixer.sharding import create_mesh
 from mixer.sweep import here
 from mixer.sweep import plan as sweep_plan
+from mixer.sweep import runs as sweep_runs
 from mixer.sweep.runs import LOG_NAME, end_of_log, execute, read_outcomes, run_sweep
-from mixer.weights.load import load_model
+from mixer.vtab import miniature as vtab_miniature
+from mixer.vtab import run as vtab_run
+from mixer.vtab.plan import Vtab
+from mixer.vtab.recipe import Recipe, recipe_of
+from mixer.weights.load import load_model, load_weights
 
 _BATCH = 256  # images in evaluation
 _WINDOWS = 3  # of a timing
@@ -181,6 +186,8 @@ def _run(study: Study, job: Job, execution: Execution) -> str:
                 return f"exit code {code}:{end_of_log(folder / LOG_NAME)}"
         elif isinstance(job, Run):
             _run_sweep(study, job, execution)
+        elif isinstance(job, VtabMean):
+            _run_vtab(study, job, execution)
         elif isinstance(job, Evaluation):
             for path in evaluation_files(study, job):
                 if not path.exists():
@@ -195,13 +202,37 @@ def _run(study: Study, job: Job, execution: Execution) -> str:
 
 
 def _run_sweep(study: Study, run: Run, execution: Execution) -> None:
+    sweep = study.sweep(run)
+    run_sweep(sweep, read_outcomes(sweep), train=_trainer(execution))
+
+
+def _run_vtab(study: Study, job: VtabMean, execution: Execution) -> None:
+    weights = study.weights(job.run)
+    plan = Vtab(
+        workdir=study.folder(job),
+        weights=weights,
+        recipe=execution.call(_recipe_of, weights),
+        config_file=VTAB_CONFIG,
+        changes={"data_dir": study.data_dir} if study.data_dir else {},
+    )
+    if study.miniature:
+        few = vtab_miniature.FEW
+        plan = dataclasses.replace(plan, tasks=few, counted=few)
+        plan = vtab_miniature.shrink(plan, study.workdir / "vtab" / "mock")
+    vtab_run.go_on(plan, _trainer(execution))
+
+
+def _recipe_of(weights: str) -> Recipe:
+    return recipe_of(load_weights(weights))
+
+
+def _trainer(execution: Execution) -> sweep_runs.Train:
     def train_one(sweep: sweep_plan.Sweep, one: sweep_plan.Run, log: pathlib.Path) -> int:
         name, seed = one
         overrides = {**sweep.overrides, **sweep.combinations[name], "seed": seed}
         return execution.train(sweep.config_file, overrides, sweep.folder(one), log)
 
-    sweep = study.sweep(run)
-    run_sweep(sweep, read_outcomes(sweep), train=train_one)
+    return train_one
 
 
 def _write(path: pathlib.Path, text: str) -> None:

@@ -19,6 +19,7 @@ from mixer.paper.graph import (
     Job,
     Run,
     Throughput,
+    VtabMean,
     jobs_of,
     jobs_of_items,
 )
@@ -84,6 +85,8 @@ def is_finished(study: Study, job: Job) -> bool:
     if isinstance(job, Evaluation):
         files = evaluation_files(study, job)
         return bool(files) and all(path.exists() for path in files)
+    if isinstance(job, VtabMean):
+        return value_of(study, job) is not None
     return (study.workdir / job.name).exists()
 
 
@@ -192,6 +195,9 @@ def make_plan(study: Study, items: Sequence[Item], estimate: Estimator) -> list[
     }
     lines = []
     for job in jobs_to_do(study, items):
+        if isinstance(job, VtabMean):
+            lines.append(Planned(job, "19 tasks of 1,000 images", trainings=study.count(job)))
+            continue
         if not isinstance(job, Run):
             lines.append(Planned(job))
             continue

@@ -12,7 +12,9 @@ import pathlib
 from typing import Any
 
 from mixer.config import to_plain
-from mixer.paper.graph import Evaluation, Job, Run, Throughput
+from mixer.data.vtab import TASKS
+from mixer.paper.graph import Evaluation, Job, Run, Throughput, VtabMean
+from mixer.paper.reference import FINETUNING
 from mixer.runtime.command import load_config_file
 from mixer.runtime.workdir_lock import LOCK_NAME
 from mixer.sweep import grid, plan
@@ -20,8 +22,9 @@ from mixer.sweep import grid, plan
 _SELECT, _REPORT = "minival/top1", "test/top1"
 _LENGTHS = ("num_steps", "num_epochs")  # a config has one of them
 _PRIVATE = ("jft300m",)
+VTAB_CONFIG = "configs/vtab.py"
 SETTINGS_NAME = "study.json"
-_OWN = {SETTINGS_NAME, LOCK_NAME, "pretrain", "finetune", "throughput", "report", "xla"}
+_OWN = {SETTINGS_NAME, LOCK_NAME, "pretrain", "finetune", "vtab", "throughput", "report", "xla"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,26 +64,31 @@ class Study:
                 "--workdir, or these flags."
             )
 
-    def folder(self, run: Run) -> pathlib.Path:
-        return self.workdir / run.name
+    def folder(self, job: Run | VtabMean) -> pathlib.Path:
+        return self.workdir / job.name
 
     def needs(self, job: Job) -> Run | None:
         """Returns the run that has to be finished before a job, None if there is none."""
         if isinstance(job, Evaluation):
             return job.run
-        start = job.start if isinstance(job, Run) else None
-        return None if start and self.published and start.published else start
+        if isinstance(job, Throughput):
+            return None
+        start = job.run if isinstance(job, VtabMean) else job.start
+        return None if start and self.is_replaced(start) else start
 
     def is_replaced(self, job: Job) -> bool:
         """True for a pre-training whose weights are taken from the catalogue."""
         return self.published and isinstance(job, Run) and bool(job.published)
 
+    def weights(self, run: Run) -> str:
+        """Returns where the weights of a run are found: a name of the catalogue, or its folder."""
+        return run.published if self.is_replaced(run) else str(self.folder(run))
+
     def overrides(self, run: Run) -> dict[str, Any]:
         """Returns what is changed in the run's config: its own, and where things are."""
         changes = dict(run.overrides)
         if run.start:
-            replaced = self.is_replaced(run.start)
-            changes["init_from"] = run.start.published if replaced else str(self.folder(run.start))
+            changes["init_from"] = self.weights(run.start)
         if self.data_dir:
             changes["data_dir"] = self.data_dir
         return changes
@@ -102,17 +110,27 @@ class Study:
             report=_REPORT,
         )
 
-    def count(self, run: Run) -> int:
-        """Returns the number of trainings: of each combination, and of the best with more seeds."""
-        return 1 if run.seeds == 1 else len(self.sweep(run).combinations) + run.seeds - 1
+    def count(self, job: Run | VtabMean) -> int:
+        """Returns the number of trainings: of each combination, and of the best with more seeds.
+
+        Those of VTAB-1k choose the learning rate on a part of the images.
+        """
+        if isinstance(job, VtabMean):
+            (rates,) = load_config_file(VTAB_CONFIG).SWEEP.values()
+            return len(TASKS) * (len(rates) + FINETUNING.seeds)
+        return 1 if job.seeds == 1 else len(self.sweep(job).combinations) + job.seeds - 1
 
     def _grid(self, run: Run) -> dict[str, Any]:
         if run.swept:
             return dict(load_config_file(run.config.partition(":")[0]).SWEEP)
         return {"optimizer.learning_rate": [self.config(run).optimizer.learning_rate]}
 
-    def command(self, run: Run) -> list[str]:
+    def command(self, run: Run | VtabMean) -> list[str]:
         """Returns the command line of a run; of a sweep, that of `scripts/sweep.py`."""
+        if isinstance(run, VtabMean):
+            what = [f"--weights={self.weights(run.run)}", f"--workdir={self.folder(run)}"]
+            what += [f"--data_dir={self.data_dir}"] * bool(self.data_dir)
+            return ["python", "scripts/vtab.py", *what]
         changes = [f"--config.{key}={value}" for key, value in self.overrides(run).items()]
         what = [f"--config={run.config}", f"--workdir={self.folder(run)}", *changes]
         if run.seeds == 1:
@@ -124,18 +142,27 @@ class Study:
 
     def missing(self, job: Job) -> str:
         """Returns what is not there that a job needs, and how to get it; "" if nothing."""
-        if isinstance(job, Throughput):
-            return ""
-        config = self.config(job.run if isinstance(job, Evaluation) else job)
-        wanted = [(config.dataset, config.train_split)]
-        wanted += [(config.dataset, split) for split in config.eval_splits.values()]
-        if isinstance(job, Evaluation):
-            wanted = [(job.dataset, job.split)] if job.dataset else []
-        elif config.few_shot.dataset:
-            splits = (config.few_shot.train_split, config.few_shot.test_split)
-            wanted += [(config.few_shot.dataset, split) for split in splits]
-        found = (_missing_data(*data, config.data_dir) for data in wanted)
+        found = (_missing_data(*data, self.data_dir) for data in self._data(job))
         return next(filter(None, found), "")
+
+    def _data(self, job: Job) -> list[tuple[str, str]]:
+        """Returns the datasets and splits that a job reads."""
+        if isinstance(job, Throughput) or (self.miniature and isinstance(job, VtabMean)):
+            return []  # a miniature makes the images of VTAB-1k
+        if isinstance(job, VtabMean):
+            return [(f"vtab/{task}", name) for task in TASKS for name in ("train800val200", "test")]
+        if isinstance(job, Evaluation):
+            return [(job.dataset, job.split)] if job.dataset else []  # "": those of its run
+        config = self.config(job)
+        few_shot = config.few_shot
+        probes = (few_shot.train_split, few_shot.test_split) if few_shot.dataset else ()
+        return [
+            *(
+                (config.dataset, split)
+                for split in (config.train_split, *config.eval_splits.values())
+            ),
+            *((few_shot.dataset, split) for split in probes),
+        ]
 
 
 def read_config(config: str) -> Any:
@@ -163,14 +190,10 @@ def with_overrides(config: Any, changes: dict[str, Any]) -> Any:
 
 @functools.cache
 def _missing_data(dataset: str, split: str, data_dir: str) -> str:
-    from mixer.data.datasets import open_dataset  # imports TensorFlow
+    from mixer.data.datasets import why_missing  # imports TensorFlow
 
-    try:
-        open_dataset(dataset, split, data_dir)
-    except (ValueError, OSError) as error:
-        private = "private data set: " if dataset in _PRIVATE else ""
-        return f"{private}{error}"
-    return ""
+    why = why_missing(dataset, split, data_dir)
+    return f"private data set: {why}" if why and dataset in _PRIVATE else why
 
 
 def data_of(config: Any) -> str:

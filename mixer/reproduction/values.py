@@ -27,12 +27,14 @@ from mixer.paper.graph import (
     Size,
     Source,
     Throughput,
+    VtabMean,
 )
 from mixer.reporting import environment
 from mixer.reporting.metrics import is_evaluation, read_metrics
 from mixer.reproduction.study import Study, read_config, read_json
 from mixer.sweep.plan import runs_to_do, winner
 from mixer.sweep.runs import read_outcomes
+from mixer.vtab.report import SUMMARY_NAME
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,10 @@ def value_of(study: Study, source: Source) -> Value | None:
         case Throughput():
             found = read_json(study.workdir / source.name)
             return Value((found["value"],), (origin(found),)) if found else None
+        case VtabMean():
+            found = read_json(study.folder(source) / SUMMARY_NAME)
+            means = [100 * mean for mean in found.get("mean_of_seeds", ())]
+            return Value(tuple(means), _origins_of_vtab(study, source)) if means else None
         case Evaluation():
             files = [read_json(path) for path in evaluation_files(study, source)]
             if not files or not all(files):
@@ -138,6 +144,11 @@ def evaluation_files(study: Study, job: Evaluation) -> list[pathlib.Path]:
 
 def origin(found: dict[str, Any]) -> tuple[str, str, str]:
     return found.get("hardware", ""), found.get("commit", ""), found.get("date", "")
+
+
+def _origins_of_vtab(study: Study, job: VtabMean) -> tuple[tuple[str, str, str], ...]:
+    paths = study.folder(job).glob(f"*/final/*/*/{environment.FILE_NAME}")
+    return tuple(dict.fromkeys(origin(read_json(path)) for path in sorted(paths)))
 
 
 def _score(study: Study, score: Score) -> Value | None:

@@ -31,25 +31,29 @@ _CHANGES = {
     "checkpoint_every": 10,
     "model.dtype": "float32",
 }
+FEW = ("eurosat", "clevr-count")  # a task of small images and one of large ones
 _SPLITS = ("train800", "val200", "train800val200", "test")
 
 
-def shrink(vtab: Vtab) -> Vtab:
-    """Returns the miniature, with its data and its random weights written to WORKDIR/mock."""
-    folder = vtab.workdir / "mock"
+def with_random_weights(vtab: Vtab) -> Vtab:
+    """Returns the same with the random weights of a tiny Mixer, written to WORKDIR/mock."""
+    vtab.check_workdir()
+    path = vtab.workdir / "mock" / "tiny.npz"
+    if not path.exists():
+        _write_weights(path)
+    return dataclasses.replace(vtab, weights=str(path), recipe=recipe_of(load_weights(str(path))))
+
+
+def shrink(vtab: Vtab, data_dir: pathlib.Path) -> Vtab:
+    """Returns the miniature, with its data written to a folder. The weights are tiny already."""
     vtab.check_workdir()
     for task in vtab.tasks:
-        write_mock_data(task, str(folder / "data"))
-    weights = folder / "tiny.npz"
-    if not weights.exists():
-        _write_weights(weights)
+        write_mock_data(task, str(data_dir))
     return dataclasses.replace(
         vtab,
-        weights=str(weights),
-        recipe=recipe_of(load_weights(str(weights))),
         seeds=vtab.seeds[:2],
         learning_rates=(0.01, 0.03),
-        changes={**vtab.changes, **_CHANGES, "data_dir": str(folder / "data")},
+        changes={**vtab.changes, **_CHANGES, "data_dir": str(data_dir)},
         splits={split: mock_split(split) for split in _SPLITS},
     )
 

@@ -36,7 +36,8 @@ class Vtab:
     weights: str  # as `load_weights` takes them
     recipe: Recipe
     config_file: str  # configs/vtab.py
-    tasks: tuple[str, ...] = tuple(TASKS)
+    tasks: tuple[str, ...] = tuple(TASKS)  # that are to be run
+    counted: tuple[str, ...] = tuple(TASKS)  # whose mean is reported
     seeds: tuple[int, ...] = (0, 1, 2)  # of the results; the learning rate is chosen with the first
     option: str = ""  # of the config: "appendix_c"
     changes: Overrides = dataclasses.field(default_factory=dict)  # of all runs
@@ -167,13 +168,12 @@ def with_final(vtab: Vtab, task: str, tuning: Sweep, tuned: Outcomes) -> Progres
 
 def missing_data(vtab: Vtab, task: str) -> str:
     """Returns what is not there of a task's data, and how to get it; "" if nothing."""
-    from mixer.data.datasets import open_dataset  # imports TensorFlow
+    from mixer.data.datasets import why_missing  # imports TensorFlow
 
-    for sweep in (vtab.tuning(task), vtab.final(task, 1.0)):
-        config = sweep.config
-        for split in (config["train_split"], *config["eval_splits"].values()):
-            try:
-                open_dataset(config["dataset"], split, config["data_dir"])
-            except (ValueError, OSError) as error:
-                return str(error)
-    return ""
+    configs = [sweep.config for sweep in (vtab.tuning(task), vtab.final(task, 1.0))]
+    found = (
+        why_missing(config["dataset"], split, config["data_dir"])
+        for config in configs
+        for split in (config["train_split"], *config["eval_splits"].values())
+    )
+    return next(filter(None, found), "")

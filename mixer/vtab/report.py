@@ -16,6 +16,7 @@ from mixer.runtime.naming import naming
 from mixer.vtab.plan import Progress, Vtab
 
 _COLOURS = dict(zip(GROUPS, ("#0072b2", "#009e73", "#d55e00"), strict=True))
+SUMMARY_NAME = "vtab.json"
 _COLUMNS = ("task", "group", "learning rate", "val200", "test", "seeds")
 
 
@@ -30,12 +31,13 @@ def summarize(
       problems: task -> why it is not done, in one or more lines.
 
     Each task has a `state`: "done", "not run", or "not complete" if some seeds are missing. `mean`
-    and `std` of all 19 tasks, over the seeds of a task those of its test scores, are None until
+    and `std` of all tasks, over the seeds of a task those of its test scores, are None until
     every task is done; those of a group likewise. `std` is the sample standard deviation over the
     seeds: of a mean, over the means of each seed.
     """
     tasks = {}
-    for name, task in TASKS.items():
+    for name in vtab.counted:
+        task = TASKS[name]
         done = progress.get(name) or Progress({}, None, None, {})
         scores = [done.test[seed] for seed in vtab.seeds if seed in done.test]
         is_done = len(scores) == len(vtab.seeds)
@@ -82,12 +84,12 @@ def _statistics(scores: list[float]) -> dict[str, float | None]:
 def read_summary(workdir: pathlib.Path) -> dict[str, Any]:
     """Returns the summary in the folder of a VTAB-1k, as `summarize` makes it.
 
-    `mean_of_seeds` are the means over all 19 tasks; it is empty until every task is done.
+    `mean_of_seeds` are the means over all tasks; it is empty until every task is done.
 
     Raises:
       ValueError: there is none, or it is damaged.
     """
-    path = workdir / "vtab.json"
+    path = workdir / SUMMARY_NAME
     try:
         summary = json.loads(path.read_text())
         if not isinstance(summary["mean_of_seeds"], list):
@@ -106,9 +108,9 @@ def write(summary: dict[str, Any], workdir: pathlib.Path, *, picture: bool = Tru
     with naming(workdir):
         (workdir / "vtab.md").write_text(text, encoding="utf-8")
         (workdir / "vtab.csv").write_text(table_csv(summary), encoding="utf-8")
-        temporary = workdir / "vtab.json.tmp"
+        temporary = workdir / f"{SUMMARY_NAME}.tmp"
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
-        temporary.replace(workdir / "vtab.json")
+        temporary.replace(workdir / SUMMARY_NAME)
         if picture:
             draw(summary).savefig(workdir / "vtab.png", dpi=100)
     return text
@@ -198,7 +200,11 @@ def draw(summary: dict[str, Any]) -> Figure:
     axes.set_xlabel("top-1 accuracy on the test images")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     mean = summary["mean"]
-    title = "not all tasks are done" if mean is None else f"mean of 19 tasks {mean:.2%}"
+    title = (
+        "not all tasks are done"
+        if mean is None
+        else f"mean of {summary['num_tasks']} tasks {mean:.2%}"
+    )
     figure.suptitle(f"VTAB-1k, {summary['weights']}: {title}", fontsize=11)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)
     return figure

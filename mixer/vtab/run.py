@@ -70,6 +70,14 @@ def overview(vtab: Vtab, progress: Mapping[str, Progress], missing: Mapping[str,
     return "\n".join(lines)
 
 
+def go_on(vtab: Vtab, trainer: Train | None = None) -> dict[str, str]:
+    """Says what is done and what is missing, then does as `run_all`."""
+    progress = read_all(vtab)
+    missing = find_missing(vtab, progress)
+    print(overview(vtab, progress, missing), flush=True)
+    return run_all(vtab, progress, missing, trainer=trainer)
+
+
 def run_all(
     vtab: Vtab,
     progress: Mapping[str, Progress],

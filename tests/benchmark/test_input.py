@@ -1,5 +1,6 @@
 """The comparison of the input pipeline with a classic one, over photos."""
 
+import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
@@ -7,6 +8,7 @@ from mixer.benchmark.input import measure_input
 from mixer.data.datasets import open_dataset
 
 
+@pytest.mark.slow
 def test_every_recipe_is_measured(tmp_path):
     folder = tmp_path / "train" / "photo"
     folder.mkdir(parents=True)

@@ -107,6 +107,7 @@ def run_two(program: str, folder: pathlib.Path) -> list[str]:
     return [shown for shown, _ in outputs]
 
 
+@pytest.mark.slow
 def test_a_save_that_one_process_cannot_write_is_tried_again_by_both(tmp_path):
     for shown in run_two(FAILING, tmp_path):
         failed, complete, error = (

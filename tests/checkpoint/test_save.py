@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
+from cases import slow_after
 from etils import epath
 
 from mixer.checkpoint.checksum import array_checksums
@@ -67,12 +68,15 @@ MESHES = {
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [
-        ("8 replicated", "4 fsdp"),
-        ("4 fsdp", "1"),
-        ("1", "2 x 4 fsdp"),
-        ("2 x 4 fsdp", "8 replicated"),
-    ],
+    slow_after(
+        2,
+        [
+            ("4 fsdp", "1"),
+            ("1", "2 x 4 fsdp"),
+            ("8 replicated", "4 fsdp"),
+            ("2 x 4 fsdp", "8 replicated"),
+        ],
+    ),
 )
 def test_a_state_comes_back_bit_for_bit_on_other_devices(tmp_path, tiny_mixer, old, new):
     old_abstract, new_abstract = (

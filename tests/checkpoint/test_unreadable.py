@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import pytest
+from cases import slow_after
 from test_damage import largest_data, restore, small_state, truncate
 
 from mixer.checkpoint.damage import DamagedCheckpoint, damage
@@ -106,7 +107,7 @@ def test_no_permission_is_no_damage(folder):
 
 @pytest.mark.parametrize(
     ("numbers", "least"),
-    [((1, 30), 1), pytest.param((0, 1, 2, 3, 5, 8, 30), 3, marks=pytest.mark.slow)],
+    slow_after(0, [((1, 30), 1), ((0, 1, 2, 3, 5, 8, 30), 3)]),
 )
 def test_too_many_open_files_are_no_damage(folder, numbers, least):
     outcomes = [try_to_restore(folder, ["."], descriptors=number)[0] for number in numbers]

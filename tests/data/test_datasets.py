@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from cases import slow_after
 from PIL import Image
 
 from mixer.data.datasets import cached, open_dataset
@@ -28,8 +29,8 @@ MOCKED = sorted(name for name in DATASETS if name != "digits" and name not in VT
 # The kind of file does not depend on the row: three rows are enough for the second kind.
 @pytest.mark.parametrize(
     ("name", "file_format"),
-    [(name, "array_record") for name in MOCKED]
-    + [(name, "tfrecord") for name in ("imagenet2012", "imagenet2012_real", "cifar10")],
+    slow_after(6, [(name, "array_record") for name in MOCKED])
+    + slow_after(1, [(name, "tfrecord") for name in ("imagenet2012", "imagenet2012_real")]),
 )
 def test_every_row_gives_batches(name, file_format, tmp_path, write_mock_dataset):
     write_mock_dataset(name, str(tmp_path), file_format)

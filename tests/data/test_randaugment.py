@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow_after
 
 from mixer.data.randaugment import OPS, apply_op, randaugment
 
@@ -56,7 +57,7 @@ def augmented(image, count, *, num_layers, magnitude, static=True):
     return next(iter(dataset)).numpy()
 
 
-@pytest.mark.parametrize("mode", ["eager", "static shape", "unknown shape"])
+@pytest.mark.parametrize("mode", slow_after(2, ["eager", "unknown shape", "static shape"]))
 @pytest.mark.parametrize("name", OPS)
 def test_every_golden_pixel_is_reproduced(golden, name, mode):
     keys = [key for key in golden if f"/{name}/" in key]

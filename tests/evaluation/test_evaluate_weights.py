@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from cases import slow_after
 
 from mixer.data.datasets import open_dataset
 from mixer.data.records import DamagedExample
@@ -169,12 +170,15 @@ def test_a_probe_with_too_many_shots_or_none_says_so_before_the_test_images_are_
 
 @pytest.mark.parametrize(
     ("train_split", "split", "shared"),
-    [
-        ("test", "test", 11),
-        ("test", "val", 11),  # read as test
-        ("train+test[:4]", "test[2:6]", 2),
-        ("train", "train[50%:]", 3),
-    ],
+    slow_after(
+        2,
+        [
+            ("test", "val", 11),  # read as test
+            ("train+test[:4]", "test[2:6]", 2),
+            ("test", "test", 11),
+            ("train", "train[50%:]", 3),
+        ],
+    ),
 )
 def test_a_probe_is_not_tested_on_what_it_is_trained_on(
     colour_folder, colour_model, train_split, split, shared

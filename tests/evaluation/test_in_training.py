@@ -23,7 +23,9 @@ def config(digits_config):
     return digits_config
 
 
-def test_the_score_is_that_of_the_weights_afterwards(tmp_path, config, capsys):
+def test_the_score_is_that_of_the_weights_afterwards(
+    tmp_path, config, capsys, no_pictures, on_one_device
+):
     config.num_epochs = 8 * 64 / 1433
     config.eval_every = config.checkpoint_every = 4
     config.best_by = "few_shot/top1"

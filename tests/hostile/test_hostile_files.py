@@ -38,7 +38,11 @@ def test_hostile_files_are_refused(groups, least):
 
 @pytest.mark.parametrize(
     ("parts", "least"),
-    [(["folders", "images"], 110), pytest.param(["memory"], 9, marks=pytest.mark.slow)],
+    [
+        (["images"], 60),
+        pytest.param(["folders"], 40, marks=pytest.mark.slow),
+        pytest.param(["memory"], 9, marks=pytest.mark.slow),
+    ],
 )
 def test_odd_images_and_folders_are_read_alike(parts, least):
     output = run("hostile.agreement", parts)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import slow_unless
 
 from mixer.models import build_model
 from tests.models.tiny import TINY, random_params, tiny_model
@@ -22,7 +23,7 @@ def params():
     return {family: random_params(tiny_model(family), IMAGES) for family in TINY}
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", slow_unless(lambda family: family == "gmlp", TINY))
 def test_gradients_are_finite_whatever_is_computed_again(family):
     few = ONE_BLOCK[family]
     some = random_params(tiny_model(family, **few), IMAGES)
@@ -75,7 +76,7 @@ def test_an_example_has_the_masks_of_its_row_in_any_part_of_the_batch(family, pa
         assert min(of_other_rows, of_another_key) > 1e-3
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", slow_unless(lambda family: family == "bit", TINY))
 def test_bfloat16_is_of_the_activations_alone(family):
     model = tiny_model(family, dtype="bfloat16", **ONE_BLOCK[family])
     params = random_params(model, IMAGES)

@@ -6,6 +6,7 @@ import flax
 import jax
 import numpy as np
 import pytest
+from cases import slow_after
 
 from mixer.models import build_model
 from mixer.weights.position_embeddings import resize_position_embeddings
@@ -88,7 +89,7 @@ def test_transposed_images_and_weights_give_the_same_logits_if_not_square(name):
     assert np.abs(other - logits).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["vit_tiny", "timm_gmlp_tiny"])
+@pytest.mark.parametrize("name", slow_after(1, ["vit_tiny", "timm_gmlp_tiny"]))
 def test_the_other_gelu_differs_by_little(name):
     io, is_tanh = np.load(GOLDEN / f"{name}.io.npz"), name == "vit_tiny"
     logits, _ = outputs(name, tree(params_of(name)), io["images"], gelu_approximate=not is_tanh)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import slow_after
 from jax.flatten_util import ravel_pytree
 
 from mixer.benchmark.plain_flax import PlainMixer
@@ -48,7 +49,9 @@ def kept(function, *args) -> list[tuple[int, ...]]:
     return sorted(leaf.shape for leaf in jax.tree.leaves(jax.vjp(function, *args)[1]))
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("bfloat16", 0.0)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), slow_after(1, [("float32", 2e-6), ("bfloat16", 0.0)])
+)
 def test_product(dtype, tolerance):
     x, params = random(0, SHAPE, dtype), {"params": {"kernel": random(1, (8, 6), dtype)}}
     dense = functools.partial(nn.Dense, 6, dtype=dtype, use_bias=False)
@@ -59,7 +62,9 @@ def test_product(dtype, tolerance):
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=tolerance), ours[1], flax[1])
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("bfloat16", 0.06)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), slow_after(1, [("float32", 2e-6), ("bfloat16", 0.06)])
+)
 def test_layer_norm(dtype, tolerance):
     x = (3.0 * random(0, SHAPE) + 2.0).astype(dtype)
     params = {"params": {"scale": random(1, (8,)), "bias": random(2, (8,))}}
@@ -74,7 +79,7 @@ def test_layer_norm(dtype, tolerance):
     assert kept(LayerNorm(dtype=dtype).apply, params, x) == [statistic, statistic, SHAPE, (8,)]
 
 
-@pytest.mark.parametrize("epsilon", [1e-6, 1e-5, 0.5])
+@pytest.mark.parametrize("epsilon", slow_after(1, [1e-5, 1e-6, 0.5]))
 def test_the_epsilon_of_a_layer_norm(epsilon):
     x = 0.01 * random(0, SHAPE)  # with a variance of 1e-4
     params = {"params": {"scale": random(1, (8,)), "bias": random(2, (8,))}}
@@ -96,7 +101,7 @@ def test_gelu(approximate):
     assert kept(lambda x: gelu(x, approximate), x) == [SHAPE]
 
 
-@pytest.mark.parametrize("mode", ["jvp", "vjp"])
+@pytest.mark.parametrize("mode", slow_after(1, ["vjp", "jvp"]))
 def test_layer_norm_of_many_tangents(mode):
     # At these shapes XLA's sums of `broadcast * x` are wrong (jaxlib 0.10.2, CPU).
     x, many = random(0, (4, 16, 16)), random(1, (64, 4, 16, 16))

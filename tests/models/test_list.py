@@ -69,6 +69,7 @@ def test_a_size_that_is_not_the_papers_is_said(monkeypatch):
     assert differs == "hidden_dim is 256, in the paper 512, params_millions is 9, in the paper 19"
 
 
+@pytest.mark.slow
 def test_the_command():
     command = [sys.executable, "-m", "mixer.models", "S/32", "ViT-S/32"]
     lines = run(command).stdout.splitlines()

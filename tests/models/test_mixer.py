@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import slow_after, slow_unless
 
 from mixer.models import build_model
 from mixer.models.mixer import VARIANTS, MixerBlock, MlpBlock, MlpMixer
@@ -46,7 +47,7 @@ def test_every_variant_has_a_row_of_counts():
     assert VARIANTS.keys() == PARAMETER_COUNTS.keys()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", slow_unless(lambda name: name != "H/14", VARIANTS))
 def test_parameter_counts_of_table_1(variant):
     without_head, with_head, table_1_millions = PARAMETER_COUNTS[variant]
 
@@ -206,7 +207,7 @@ def gradient_and_kept(model: MlpMixer) -> tuple[Any, int]:
     return jax.jit(jax.grad(loss))(params), kept
 
 
-@pytest.mark.parametrize("remat", ["elementwise", "block"])
+@pytest.mark.parametrize("remat", slow_after(1, ["block", "elementwise"]))
 def test_what_is_computed_again_changes_no_gradient(tiny_mixer, remat):
     plain, kept = gradient_and_kept(tiny_mixer)
     again, kept_again = gradient_and_kept(tiny_mixer.clone(remat=remat))

@@ -65,6 +65,7 @@ def counts(family, variant, expected, columns):
         assert sum(map(math.prod, weights.expected_shapes(full).values())) == count, column
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "variant", "fields", "count"),
     [

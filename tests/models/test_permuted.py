@@ -134,6 +134,7 @@ def permute_weights(params):
     return params
 
 
+@pytest.mark.slow
 def test_mixer_is_invariant_to_permuted_patches_and_not_to_permuted_pixels(one_device_mesh):
     def run(model, change):
         return losses(model, change, one_device_mesh)

@@ -21,6 +21,7 @@ from mixer.paper.graph import (
     Run,
     Score,
     Throughput,
+    VtabMean,
     jobs_of,
     jobs_of_items,
     pretraining,
@@ -58,13 +59,16 @@ def test_tables_2_and_3_have_the_numbers_of_the_paper():
 def test_every_cell_that_is_not_quoted_comes_from_runs(name):
     for row, column, cell in ITEMS[name].cells():
         if isinstance(cell.source, Absent):
-            assert cell.source.why in ("quoted", "not printed", "scripts/vtab.py")
+            assert cell.source.why in ("quoted", "not printed")
             continue
         jobs = jobs_of(cell.source)
         assert jobs, (row, column)
         if column == "mean of five":
             assert isinstance(cell.source, Mean)
             assert len(cell.source.scores) == 5
+        if column == "VTAB-1k":
+            assert isinstance(cell.source, VtabMean)
+            assert jobs == [cell.source.run, cell.source]
         if column == "ReaL":
             *_, pretrained, tuned, last = jobs
             assert isinstance(last, Evaluation)
@@ -128,12 +132,15 @@ def parse_command(command: list[str], monkeypatch) -> ConfigDict:
 
 def test_every_cell_of_tables_2_and_3_has_a_command_that_builds(monkeypatch):
     """The printed command gives the config of the run, and its data are counted."""
-    counted = {}
+    counted: dict[Run, int] = {}
+    vtab: list[list[str]] = []
     for name in ("table2", "table3"):
         for row, column, cell in ITEMS[name].cells():
             for job in jobs_of(cell.source):
                 if isinstance(job, Throughput):
                     assert build_without_data(read_config(job.config))[0].num_classes
+                elif isinstance(job, VtabMean):
+                    vtab.append(STUDY.command(job))
                 elif isinstance(job, Evaluation) and job.dataset:
                     assert num_examples(job.dataset, job.split, 1.0) == 50_000
                 elif isinstance(job, Run) and job not in counted:
@@ -144,6 +151,12 @@ def test_every_cell_of_tables_2_and_3_has_a_command_that_builds(monkeypatch):
     # Table 3: 23 pre-trainings, 110 fine-tunings; Table 2: 3 more, and 5 fine-tunings of 5 rows.
     assert len(counted) == 23 + 110 + 3 + 25
     assert min(counted.values()) == 500
+    assert len(vtab) == 6
+    assert vtab[0] == [
+        *("python", "scripts/vtab.py"),
+        "--weights=runs/paper/pretrain/imagenet21k/Mixer-L_16-300ep",
+        "--workdir=runs/paper/vtab/imagenet21k/Mixer-L_16-300ep",
+    ]
     long = pretraining("jft300m", "Mixer-L/16", 14)
     assert counted[long] == 2 * FRACTION_STEPS  # which is of 7 epochs
 

@@ -89,6 +89,7 @@ def test_plain_flax_is_the_same_function(name, plain):
     np.testing.assert_allclose(jax.jit(plain.apply)(variables, images), ours, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_training_is_compared_with_plain_flax(  # inference: tests/test_scripts.py
     monkeypatch,
 ):

@@ -7,6 +7,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from cases import slow_after
 from ml_collections import ConfigDict
 
 from mixer.build import build_data, build_options, build_without_data
@@ -157,11 +158,11 @@ def test_every_size_has_its_steps(name, size):
     [
         ("pretrain_imagenet", "B/16", 59.9),
         pytest.param("pretrain_imagenet21k", "L/16", 229.6, marks=pytest.mark.slow),
-        ("pretrain_jft300m", "S/32", 28.0),
+        pytest.param("pretrain_jft300m", "S/32", 28.0, marks=pytest.mark.slow),
         pytest.param("pretrain_jft300m", "H/14", 454.5, marks=pytest.mark.slow),
         ("finetune", "S/32,pets", 18.6),
         # Token mixing with 4 times the tokens and hidden units: 12 blocks of 4 x 4 times as much.
-        ("finetune", "B/16,cifar100,448", 86.3),
+        pytest.param("finetune", "B/16,cifar100,448", 86.3, marks=pytest.mark.slow),
         pytest.param(
             *("finetune", "L/16,flowers,448,inception_crop", 279.6), marks=pytest.mark.slow
         ),
@@ -181,10 +182,15 @@ def test_mixers_are_traced_without_data(name, size, millions):
         ("pretrain_imagenet", "ViT-B/16", 768),
         ("pretrain_imagenet21k", "ViT-L/16,90", 1024),
         ("pretrain_jft300m", "BiT-R50x1", 512),
-        ("pretrain_jft300m", "BiT-R152x4", 2048),
-        ("finetune", "ViT-H/14,pets,448", 1280),
-        ("finetune", "BiT-R50x1,cifar10,128", 512),
         ("finetune", "gMLP-S/16,imagenet", 256),
+        *slow_after(
+            0,
+            [
+                ("pretrain_jft300m", "BiT-R152x4", 2048),
+                ("finetune", "ViT-H/14,pets,448", 1280),
+                ("finetune", "BiT-R50x1,cifar10,128", 512),
+            ],
+        ),
     ],
 )
 def test_other_families_are_traced_without_data(name, size, head_inputs):
@@ -199,6 +205,7 @@ def test_other_families_are_traced_without_data(name, size, head_inputs):
     assert ("pre_logits" in params) == (size == "ViT-L/16,90")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "first_loss"),
     [

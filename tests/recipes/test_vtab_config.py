@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import slow_unless
 
 from configs import finetune, vtab
 from mixer.build import _train_crop, build_without_data
@@ -99,7 +100,13 @@ def test_images_are_squeezed_then_cropped_and_flipped_where_it_may_be(
     assert config.randaugment.to_dict() == {"layers": 0, "magnitude": 0.0}
 
 
-@pytest.mark.parametrize("size", [size for size in finetune.SIZES if size != "Ti/4"])
+@pytest.mark.parametrize(
+    "size",
+    slow_unless(
+        ("S/32", "ViT-S/16", "BiT-R50x1", "gMLP-S/16").__contains__,
+        [size for size in finetune.SIZES if size != "Ti/4"],
+    ),
+)
 @pytest.mark.parametrize("task", ["cifar100", "dtd"])
 def test_every_model_of_the_fine_tuning_config_builds_at_its_resolutions(size, task):
     config = vtab.get_config(f"{size},{task}")

@@ -3,15 +3,17 @@
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import pytest
 
-from mixer.paper.graph import Evaluation, Run, jobs_of_items
+from mixer.paper.graph import Evaluation, Run, VtabMean, jobs_of_items
 from mixer.paper.items import all_items
 from mixer.reproduction import execute, plan
 from mixer.reproduction.miniature import shrink_items
 from mixer.reproduction.study import Study
-from mixer.reproduction.values import total_steps
+from mixer.reproduction.values import total_steps, value_of
+from mixer.vtab.recipe import Recipe
 
 ITEMS = shrink_items(all_items())
 (ROW,) = plan.choose(ITEMS, "table3", ["imagenet/Mixer-B/16"])
@@ -37,13 +39,19 @@ class Recorder:
             log.write_text("first\nNo space left.\n")
             (folder / "config.json").write_text("{}")  # it has begun
             return 1
-        job = self.runs.get(folder) or self.runs[folder.parent.parent]
         scores = dict.fromkeys(("minival/top1", "test/top1", "few_shot/top1", "core_days"), 0.5)
-        line = {"step": total_steps(self.study, job), **scores}
+        if (self.study.workdir / "vtab") in folder.parents:
+            rate, seed = overrides["optimizer.learning_rate"], overrides["seed"]
+            line = {"step": 10, "val200/top1": rate, "test/top1": 0.2 + 0.1 * seed}
+        else:
+            job = self.runs.get(folder) or self.runs[folder.parent.parent]
+            line = {"step": total_steps(self.study, job), **scores}
         (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
         return 0
 
-    def call(self, function, *arguments) -> dict:
+    def call(self, function, *arguments) -> Any:
+        if arguments[0] == str(self.study.workdir / "pretrain/imagenet21k/Mixer-L_16-300ep"):
+            return Recipe("L/16", {})
         return {"top1": 0.25, "value": 100.0}
 
     def run(self, *items) -> list[str]:
@@ -63,6 +71,46 @@ def test_a_row_from_its_pretraining_to_its_numbers(small):
     again = Recorder(small)
     assert again.run() == []
     assert again.trained == []
+
+
+def test_vtab_has_a_task_for_each_resolution_and_fills_its_cell(small):
+    (item,) = plan.choose(ITEMS, "table2", ["imagenet21k/Mixer-L"])
+    (cells,) = item.rows.values()
+    column = item.columns.index("VTAB-1k")
+    alone = dataclasses.replace(
+        item, columns=("VTAB-1k",), rows={"row": cells[column : column + 1]}
+    )
+    recorder = Recorder(small)
+    assert recorder.run(alone) == []
+    folder = "vtab/imagenet21k/Mixer-L_16-300ep"
+    runs = ["tune/learning_rate=0.01/seed=0", "tune/learning_rate=0.03/seed=0"]
+    runs += [f"final/learning_rate=0.03/seed={seed}" for seed in (0, 1)]
+    assert recorder.trained == [
+        "pretrain/imagenet21k/Mixer-L_16-300ep",
+        *(f"{folder}/{task}/{run}" for task in ("eurosat", "clevr-count") for run in runs),
+    ]
+    value = value_of(small, cells[column].source)
+    assert value.of_seeds == pytest.approx((20.0, 30.0))
+    assert Recorder(small).run(alone) == []
+    again = Recorder(small)
+    (small.workdir / folder / "vtab.json").unlink()  # a kill before the report
+    assert value_of(small, cells[column].source) is None
+    assert again.run(alone) == []
+    assert again.trained == []
+    assert value_of(small, cells[column].source) == value
+
+
+def test_the_tasks_of_vtab_are_named_before_anything_starts(tmp_path):
+    study = Study(tmp_path / "paper", published=True, data_dir=str(tmp_path / "none"))
+    (row,) = plan.choose(all_items(), "table2", ["imagenet21k/Mixer-L"])
+    (job,) = [job for job in jobs_of_items([row]) if isinstance(job, VtabMean)]
+    assert study.needs(job) is None
+    assert study.command(job)[1:3] == [
+        "scripts/vtab.py",
+        "--weights=imagenet21k/Mixer-L_16",
+    ]
+    assert "caltech101" in study.missing(job)
+    assert study.count(job) == 19 * 6
 
 
 def test_a_failed_run_is_shown_and_the_others_go_on(small, capsys):

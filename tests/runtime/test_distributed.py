@@ -139,6 +139,7 @@ print(jax.process_index(), jax.process_count())
     assert [lines.splitlines()[-1] for lines in shown] == ["0 2", "1 2"]
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_alone_ends_the_others_within_the_heartbeat():
     program = """
 import time

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from cases import slow_after
 from children import read_line
 
 from mixer.runtime import watchdog
@@ -91,7 +92,7 @@ else:
 """
 
 
-@pytest.mark.parametrize("kind", ["phase", "idle"])
+@pytest.mark.parametrize("kind", slow_after(1, ["phase", "idle"]))
 def test_the_time_in_which_a_process_is_stopped_does_not_count(kind):
     process = subprocess.Popen(
         [sys.executable, "-c", PAUSED, kind],

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+from cases import slow_after
 
 from configs import digits
 from mixer.checkpoint.save import Checkpoints
@@ -77,7 +78,7 @@ def logits_of(loaded: LoadedModel) -> bytes:
     return np.asarray(logits).tobytes()
 
 
-@pytest.mark.parametrize("file", [*FILES[:-1], pytest.param(FILES[-1], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("file", slow_after(1, FILES))
 def test_file_run_and_converted_files_give_the_same_bits(file, tmp_path, run_of):
     weights = weights_of(file)
     sources = [run_of(file)]
@@ -94,7 +95,7 @@ def test_file_run_and_converted_files_give_the_same_bits(file, tmp_path, run_of)
         assert logits_of(loaded) == expected, source
 
 
-@pytest.mark.parametrize("family", ["mixer", "vit", "gmlp"])
+@pytest.mark.parametrize("family", slow_after(1, ["mixer", "vit", "gmlp"]))
 def test_the_unusual_gelu_is_recorded_or_its_flag_is_said(family, tmp_path, run_of):
     weights = weights_of(FAMILIES[family])
     is_tanh = not weights.model["gelu_approximate"]

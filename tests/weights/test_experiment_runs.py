@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import slow_unless
 
 from configs import digits
 from mixer.checkpoint.save import Checkpoints
@@ -17,7 +18,7 @@ CASES = [(name, {}) for name in EXPERIMENTS]
 CASES += [("mixer_variant", dict(token_mixing="grouped", groups=groups)) for groups in (2, 4)]
 
 
-@pytest.mark.parametrize(("name", "changes"), CASES)
+@pytest.mark.parametrize(("name", "changes"), slow_unless(CASES[0].__eq__, CASES[:-1]) + CASES[-1:])
 def test_a_run_is_read_as_its_own_model_at_its_own_resolution(name, changes, tmp_path):
     model = tiny_model(name, **changes)
     params = random_params(model, IMAGES)

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from cases import slow_unless
 from ml_collections import ConfigDict
 
 from mixer.build import build_run
@@ -91,8 +92,9 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_the_logits_are_those_of_the_run(options, save_run):
+@pytest.mark.parametrize("name", slow_unless(("as in the config", "all").__contains__, OPTIONS))
+def test_the_logits_are_those_of_the_run(name, save_run):
+    options = OPTIONS[name]
     workdir, training, params = save_run(**options)
     loaded = load_model(workdir)
     assert loaded.model == training.model
