@@ -16,26 +16,29 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A device: matrix-unit peak in bfloat16, memory, and cores as clouds count them."""
+    """A device: matrix-unit peak in bfloat16, memory, and cores and chips as clouds count them."""
 
     flops_per_second: float
     hbm_gib: float
+    hbm_bytes_per_second: float = math.nan
     cores: int = 1
+    chips: float = 1
 
 
-# By `jax.Device.device_kind`. Source: cloud.google.com/tpu/docs, "System architecture", and
-# NVIDIA's data sheets (dense, without sparsity).
+# By `jax.Device.device_kind`. Sources: cloud.google.com/tpu/docs, the page "TPU v2" to "TPU v6e" of
+# each generation, "System architecture", and NVIDIA's data sheets (dense, without sparsity). A
+# device is half a chip of v2 (45 TFLOPs, 16 GB, 700 GB/s) and v3 (123 TFLOPs, 32 GB, 900 GB/s).
 CHIPS: dict[str, Chip] = {
-    "TPU v2": Chip(22.5e12, 8),
-    "TPU v3": Chip(61.5e12, 16),
-    "TPU v4": Chip(275e12, 32, cores=2),
-    "TPU v5 lite": Chip(197e12, 16),
-    "TPU v5": Chip(459e12, 95, cores=2),
-    "TPU v6 lite": Chip(918e12, 32),
-    "NVIDIA A100-SXM4-40GB": Chip(312e12, 40),
-    "NVIDIA A100-SXM4-80GB": Chip(312e12, 80),
-    "NVIDIA H100 80GB HBM3": Chip(989e12, 80),
-    "NVIDIA H200": Chip(989e12, 141),
+    "TPU v2": Chip(22.5e12, 8, 350e9, chips=0.5),
+    "TPU v3": Chip(61.5e12, 16, 450e9, chips=0.5),
+    "TPU v4": Chip(275e12, 32, 1228e9, cores=2),
+    "TPU v5 lite": Chip(197e12, 16, 819e9),
+    "TPU v5": Chip(459e12, 95, 2765e9, cores=2),
+    "TPU v6 lite": Chip(918e12, 32, 1640e9),
+    "NVIDIA A100-SXM4-40GB": Chip(312e12, 40, 1555e9),
+    "NVIDIA A100-SXM4-80GB": Chip(312e12, 80, 2039e9),
+    "NVIDIA H100 80GB HBM3": Chip(989e12, 80, 3350e9),
+    "NVIDIA H200": Chip(989e12, 141, 4800e9),
 }
 
 # Their equation alone does not tell how often a device runs their body.

@@ -2,6 +2,9 @@
 
 The mesh has two axes. The batch is divided over both. Parameters and optimizer state are divided
 over `fsdp` and replicated over `data`, so with `fsdp=1` every device holds all of them.
+
+Several TPU slices that train together (multislice) are further copies along `data`: the network
+between them is slow, so only gradients cross it, and every slice holds the whole state.
 """
 
 from collections.abc import Sequence
@@ -19,24 +22,33 @@ def create_mesh(
 ) -> Mesh:
     """Returns a mesh `data` x `fsdp` of the devices, by default those of all processes.
 
-    One of the two sizes may be -1: all the devices that are left.
+    The sizes are those within a slice; with n slices, the mesh is n * `data` x `fsdp`. One of the
+    two may be -1: all the devices of a slice that are left.
 
     Raises:
-      ValueError: the sizes do not multiply to the number of devices.
+      ValueError: the sizes do not multiply to the number of devices of a slice.
     """
     devices = jax.devices() if devices is None else devices
+    slices = [[d for d in devices if slice_of(d) == i] for i in sorted(set(map(slice_of, devices)))]
+    per_slice = len(slices[0])
     sizes = {"data": data, "fsdp": fsdp}
     for axis, other in (AXES, AXES[::-1]):
         if sizes[axis] == -1 and sizes[other] > 0:
-            sizes[axis] = len(devices) // sizes[other]
-    if min(sizes.values()) < 1 or sizes["data"] * sizes["fsdp"] != len(devices):
+            sizes[axis] = per_slice // sizes[other]
+    if min(sizes.values()) < 1 or {sizes["data"] * sizes["fsdp"]} != set(map(len, slices)):
+        of_slice = f" of each of {len(slices)} slices" if len(slices) > 1 else ""
         raise ValueError(
-            f"Expected mesh.data x mesh.fsdp to be the {len(devices)} devices; got {data} x "
-            f"{fsdp}. Set one of them to -1 and the other to a divisor of {len(devices)}."
+            f"Expected mesh.data x mesh.fsdp to be the {per_slice} devices{of_slice}; got {data} x "
+            f"{fsdp}. Set one of them to -1 and the other to a divisor of {per_slice}."
         )
-    return jax.make_mesh(
-        tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 2, devices=tuple(devices)
-    )
+    shape = tuple(sizes.values())
+    grids = [jax.make_mesh(shape, AXES, devices=devices).devices for devices in slices]
+    return Mesh(np.concatenate(grids), AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def slice_of(device: jax.Device) -> int:
+    """Returns the number of the slice that a device is part of: devices with a fast network."""
+    return getattr(device, "slice_index", 0)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

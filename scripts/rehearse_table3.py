@@ -36,15 +36,18 @@ def _outcome(record: dict[str, Any]) -> str:
 def main() -> None:
     batch_sizes = command.positive_integers(_BATCH)
 
-    from mixer.rehearsal import table3  # after flag parsing, since JAX takes seconds
+    # After flag parsing, since JAX takes seconds.
+    from mixer.rehearsal import table3
+    from mixer.rehearsal.topology import parse_slice
 
     path = pathlib.Path(_RECORDS.value)
-    for record in table3.rehearse_table3(path, _TOPOLOGY.value, batch_sizes):
+    topology = str(parse_slice(_TOPOLOGY.value))
+    for record in table3.rehearse_table3(path, topology, batch_sizes):
         print(
             f"{_title(record)}, {record['batch_per_core']} images per core: " + _outcome(record),
             flush=True,
         )
-    records = [r for r in table3.read_records(path) if r["topology"] == _TOPOLOGY.value]
+    records = [r for r in table3.read_records(path) if r["topology"] == topology]
     best = table3.best_records(records)
     print(f"\n{'img/s/core':20}{'estimate':>10}{'paper':>10}{'ratio':>8}  batch per core")
     for row in best:

@@ -1,11 +1,13 @@
 """Estimates memory and time of a config's step on a Cloud TPU slice, without a TPU.
 
 python scripts/rehearse_tpu.py --config=configs/pretrain_imagenet.py:B/16 --topology=v3-32
+python scripts/rehearse_tpu.py --sweep --goal=pretrain_imagenet.py:B/16 --price=v5e:1.20,v6e:2.70
 
-The step is compiled for the slice, which takes about a minute per row. Several slices, as in
---topology=v3-8,v3-32,v3-128, give a table; --sweep adds larger ones. --mode=infer estimates
-inference throughput at several batch sizes. Any config key can be overridden with
---config.KEY=VALUE. Requires libtpu: pip install -r requirements-tpu.txt.
+The step is compiled for the slice, which takes one to five minutes per row; what was compiled once
+is kept in ~/.cache/mixer. Several slices, as in --topology=v3-8,v5e-16,2xv6e-16 (two slices that
+train together), give a table; --sweep takes slices of every generation and says what the run costs
+on each. --mode=infer estimates inference throughput at several batch sizes. Any config key can be
+overridden with --config.KEY=VALUE. Requires libtpu: pip install -r requirements-tpu.txt.
 """
 
 import json
@@ -23,88 +25,145 @@ for _name in ("TF_CPP_MIN_LOG_LEVEL", "TPU_MIN_LOG_LEVEL", "TPU_STDERR_LOG_LEVEL
     os.environ.setdefault(_name, "3")
 
 _CONFIG = command.config_flag()
-_TOPOLOGY = flags.DEFINE_list("topology", ["v3-32"], "Slices, by their Cloud TPU names.")
-_SWEEP = flags.DEFINE_bool("sweep", False, "Also compile for up to six larger slices.")
+_GOAL = flags.DEFINE_string(
+    "goal", None, "Instead of --config: the run to be done, a config file in configs/."
+)
+_TOPOLOGY = flags.DEFINE_list(
+    "topology", [], "Slices, by their Cloud TPU names; v3-32, or for --sweep two per generation."
+)
+_SWEEP = flags.DEFINE_bool("sweep", False, "Compare slices by hours and cost of the run.")
+_PRICE = flags.DEFINE_list("price", [], "For --sweep: prices per chip-hour, as in v5e:1.20,v6e:2.7")
+_PEER = flags.DEFINE_enum(
+    "peer", None, ["plain_flax"], "Also compile this implementation, and print the ratio."
+)
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "infer"], "Training step or inference.")
 _BATCH = flags.DEFINE_list("batch_per_core", ["32", "64", "128", "256"], "For --mode=infer only.")
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per line instead of text.")
-_ADVISE = flags.DEFINE_bool("advise", True, "If the config does not fit, find a change that fits.")
+_ADVISE = flags.DEFINE_bool(
+    "advise", True, "If the config does not fit, find a change that fits; not in a sweep."
+)
 
-_TABLE = (
-    ("topology", "slice", "8"),
+_STEP = (
+    ("topology", "slice", "9"),
     ("batch_per_core", "batch/core", "10"),
     ("peak_hbm_gib", "peak GiB", "8.2f"),
     ("hbm_limit_gib", "of GiB", "6.1f"),
     ("estimated_step_ms", "est. ms", "8.1f"),
+    ("estimated_by", "by", "8"),
     ("bound_step_ms", "bound ms", "8.1f"),
+)
+_TABLE = (
+    *_STEP,
     ("images_per_s_per_core", "img/s/core", "10.0f"),
     ("hours", "hours", "7.1f"),
     ("core_days", "core-days", "9.1f"),
     ("paper_core_days", "paper", "5"),
     ("compile_s", "compile s", "9.0f"),
 )
+_SWEEP_TABLE = (
+    *_STEP[:4],
+    ("headroom_gib", "free GiB", "8.2f"),
+    *_STEP[4:],
+    ("hours", "hours", "7.2f"),
+    ("chip_hours", "chip-hours", "10.1f"),
+    ("core_hours", "core-hours", "10.1f"),
+    ("cost", "cost", "9.2f"),
+)
 
 
 def main() -> None:
+    if (_CONFIG.value is None) == (_GOAL.value is None):
+        raise ValueError("Expected one of --config=FILE[:ARGUMENTS] and --goal; see --help.")
+    if _PRICE.value and not _SWEEP.value:
+        raise ValueError("Expected --price together with --sweep.")
+    if _MODE.value == "infer" and (_SWEEP.value or _PEER.value):
+        raise ValueError("Expected --sweep and --peer with --mode=train; got --mode=infer.")
+    name = _GOAL.value or flags.FLAGS["config"].config_filename
+    config = _CONFIG.value
+    if _GOAL.value:
+        name = _GOAL.value if os.path.isfile(_GOAL.value.partition(":")[0]) else f"configs/{name}"
+        config = command.read_config(name)
     # After flag parsing, since JAX takes seconds.
-    from mixer.rehearsal.topology import larger_slices
+    from mixer.rehearsal import sweep
+    from mixer.rehearsal.topology import parse_slice
 
-    slices = list(_TOPOLOGY.value)
-    if not slices:
-        raise ValueError("Expected --topology to name a slice, such as v3-32; got none.")
-    if _SWEEP.value:
-        slices += [name for name in larger_slices(slices[0])[:6] if name not in slices]
-    _print_header()
-    for name in slices:
+    prices = sweep.parse_prices(_PRICE.value)
+    slices = _TOPOLOGY.value or (sweep.SLICES if _SWEEP.value else ["v3-32"])
+    slices = list(dict.fromkeys(str(parse_slice(each)) for each in slices))
+    table = _SWEEP_TABLE if _SWEEP.value else _TABLE
+    _say(f"Compiling the {_MODE.value} step of {name}; each row takes one to five minutes.")
+    if not _JSON.value:
+        print("  ".join(title.rjust(_width(spec)) for _, title, spec in table), flush=True)
+    rows = []
+    for number, topology in enumerate(slices, 1):
+        if len(slices) > 1:
+            print(f"[{number}/{len(slices)}] {topology} ...", file=sys.stderr, flush=True)
         try:
-            _rehearse(name)
+            for row in _rehearse(config, topology):
+                row["config"] = name
+                rows.append(sweep.sweep_row(row, prices) if _SWEEP.value else row)
+                _print(rows[-1], table)
         except ValueError as error:
             if len(slices) == 1:
                 raise
-            _say(f"{name}: {error}")
+            _say(f"{topology}: {error}")
+    if _SWEEP.value:
+        for what, topology in sweep.best(rows).items():
+            _say(f"{what}: {topology}")
     _print_footer()
 
 
-def _rehearse(topology: str) -> None:
+def _rehearse(config: Any, topology: str) -> Any:
+    """Yields the reports of a slice."""
+    from mixer.build import build_without_data
     from mixer.rehearsal import rehearse
+    from mixer.rehearsal.peer import compare, rehearse_plain_flax
 
     if _MODE.value == "infer":
         for batch in command.positive_integers(_BATCH):
-            _print(rehearse.rehearse_inference(_CONFIG.value, topology, batch))
+            yield rehearse.rehearse_inference(config, topology, batch)
         return
-    report = rehearse.rehearse_training(_CONFIG.value, topology)
-    _print(report)
-    if not report["fits"] and _ADVISE.value:
+    report = rehearse.rehearse_training(config, topology)
+    if _PEER.value:
+        peer = rehearse_plain_flax(build_without_data(config)[0], topology)
+        report["peer"] = {"name": _PEER.value, **peer}
+        report |= compare(report, peer)
+    yield report
+    if not report["fits"] and _ADVISE.value and not _SWEEP.value:
         _say(f"Does not fit on {topology}; searching for the cheapest change that makes it fit ...")
-        change, report = rehearse.smallest_change_that_fits(_CONFIG.value, topology)
+        change, report = rehearse.smallest_change_that_fits(config, topology)
         _say(f"It fits with {change}:")
-        _print(report | {"change": change})
+        yield report | {"change": change}
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr if _JSON.value else sys.stdout, flush=True)
 
 
-def _print_header() -> None:
-    what = f"{_MODE.value} step of {flags.FLAGS['config'].config_filename}"
-    _say(f"Compiling the {what}; each row takes about a minute.")
-    if not _JSON.value:
-        print("  ".join(title.rjust(_width(spec)) for _, title, spec in _TABLE), flush=True)
-
-
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any], table: Any) -> None:
     if _JSON.value:
-        print(json.dumps({"config": flags.FLAGS["config"].config_filename, **report}), flush=True)
+        print(json.dumps(report), flush=True)
         return
-    cells = [
-        (format(report[key], spec) if key in report else "-").rjust(_width(spec))
-        for key, _, spec in _TABLE
-    ]
-    print("  ".join(cells) + ("" if report["fits"] else "  DOES NOT FIT"), flush=True)
+    print(_line(report, table) + ("" if report["fits"] else "  DOES NOT FIT"), flush=True)
     if "paper_images_per_s_per_core" in report:
         print(f"{'':10}the paper measured {report['paper_images_per_s_per_core']:,} img/s/core")
+    if "peer" in report:
+        fits = "" if report["peer"]["fits"] else "  DOES NOT FIT"
+        print(_line(report["peer"] | {"topology": "plain"}, table) + fits)
+        ratios = [
+            f"{key} {report[key]:.3f}" for key in ("time_ratio", "hbm_ratio") if key in report
+        ]
+        print(f"{'':10}ours / plain flax: {', '.join(ratios)}", flush=True)
     for name, entry in report.get("collectives", {}).items():
-        print(f"{'':10}{name}: {entry['count']}, {entry['mib']:,.1f} MiB in total")
+        if not _SWEEP.value:
+            print(f"{'':10}{name}: {entry['count']}, {entry['mib']:,.1f} MiB in total")
+
+
+def _line(report: dict[str, Any], table: Any) -> str:
+    return "  ".join(
+        (format(report[key], spec) if key in report else "-").rjust(_width(spec))
+        for key, _, spec in table
+    )
 
 
 def _width(spec: str) -> int:
@@ -115,14 +174,14 @@ def _print_footer() -> None:
     if not _JSON.value:
         print(
             "\npeak GiB: arguments, outputs, temporaries and program, per device.\n"
-            "est. ms: the compiler's estimate, without waiting for the network or the input. It is "
-            "a lower bound\non the step time, and so are the hours and core-days that follow from "
-            "it; img/s/core is an upper bound.\n-: the compiler has no estimate, as it does not "
-            "know the costs of all instructions.\n"
+            "est. ms: without waiting for the network or the input. It is a lower bound on the "
+            "step time, and so is\nwhat follows from it; img/s/core is an upper bound.\n"
+            "by: compiler, its own estimate; roofline where it does not know the cost of every "
+            "instruction: the longer\nof arithmetic and memory traffic, summed over the compiled "
+            "instructions (docs/rehearsal.md).\n"
             "bound ms: the model's matmuls at the peak rate of the chip."
         )
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
     command.run(main)

@@ -11,6 +11,8 @@ if [ $# = 0 ] || [ "$1" = --help ] || [ "$1" = -h ]; then
 Usage: bash scripts/tpu_worker.sh COMMAND, on a worker of a Cloud TPU slice. Commands:
   setup                  create the environment .venv, installing Python 3.12 if necessary
   start [ARGUMENT ...]   start python -m mixer.main with the arguments in the background
+  run [ARGUMENT ...]     run python -m mixer.main in the foreground; exit code 75 after a signal that
+                         it has answered by saving, so that an engine starts it again
   state                  print the host name and the state: running, exited CODE, interrupted (by a
                          signal, after saving), vanished or idle
   follow LINES SECONDS   print the log after line LINES (-N: the last N lines) until the program
@@ -23,6 +25,7 @@ fi
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
 run=.run
+interrupted='run the same command to go on\.$' # in the log, though the exit code is 0
 mkdir -p "$run"
 
 setup() {
@@ -85,9 +88,19 @@ supervise() {
     # The program inherits the lock: it counts as running even if this shell is killed.
     PYTHONUNBUFFERED=1 .venv/bin/python -m mixer.main "$@" || code=$?
     # The exit code is also 0 after a signal, although training has not finished.
-    [ "$code" != 0 ] || ! grep -q 'run the same command to go on\.$' "$run/log" || code=interrupted
+    [ "$code" != 0 ] || ! grep -q "$interrupted" "$run/log" || code=interrupted
     echo "$code" >"$run/exit_code.new"
     mv "$run/exit_code.new" "$run/exit_code"
+}
+
+run() {
+    local code=0
+    exec 9>"$run/lock"
+    flock --nonblock 9 || fail "expected no other run on $(hostname); run: tpu_worker.sh stop"
+    PYTHONUNBUFFERED=1 .venv/bin/python -m mixer.main "$@" 2>&1 |
+        (trap '' TERM INT && exec tee "$run/log") || code=$?
+    [ "$code" != 0 ] || ! grep -q "$interrupted" "$run/log" || code=75
+    return "$code"
 }
 
 follow() {
@@ -133,6 +146,6 @@ stop() {
 
 case $1 in
 state) echo "$(hostname) $(state)" ;;
-setup | start | supervise | follow | failure | stop) "$@" ;;
-*) fail "expected setup, start, state, follow, failure or stop, got: $1; see --help" ;;
+setup | run | start | supervise | follow | failure | stop) "$@" ;;
+*) fail "expected setup, start, run, state, follow, failure or stop, got: $1; see --help" ;;
 esac

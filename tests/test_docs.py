@@ -42,7 +42,10 @@ from tests.models.tiny import EXPERIMENTS, TINY, digits_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
-ELSEWHERE = ("export", "gcloud", "git", "sha256sum", "ssh-add", "tensorboard", "tfds", "uv")
+ELSEWHERE = (
+    *("export", "gcloud", "git", "sha256sum", "sky", "ssh-add", "tensorboard", "tfds", "uv"),
+    "xpk",
+)
 PROGRAMS = ("bash", "pip", "python", "source", "mixer-train", *SCRIPTS, *ELSEWHERE)
 FINETUNING = (
     *("B/16,imagenet,448,inception_crop", "Ti/4,digits,32", "L/16,folder:PATH"),
@@ -183,7 +186,7 @@ def check_python(words: list[str]) -> None:
         return
     with defined_flags(path, arguments) as defined:
         defined([path, *arguments])
-        if "config" in defined:
+        if "config" in defined and not any(given.startswith("--goal=") for given in arguments):
             named = [argument for argument in arguments if argument.startswith("--config=")]
             assert isinstance(defined["config"].value, ConfigDict), f"cannot load {named}"
             check_overrides(arguments)
@@ -466,7 +469,8 @@ def test_every_published_file_is_listed_with_its_size():
 
 def test_recorded_results_have_a_trail():
     data = json.loads(read("docs/results.json"))
-    for run in data["measured"] + data["rehearsed"]:
+    rehearsed = [json.loads(line) for line in read("docs/rehearsals.jsonl").splitlines()]
+    for run in data["measured"] + data["rehearsed"] + rehearsed:
         check_command(run["command"])
         assert f"--config={run['config']}" in run["command"]
         assert re.fullmatch(r"\d{4}-\d\d-\d\d", run["date"])

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from mixer import sharding
 from mixer.sharding import (
     batch_sharding,
     check_batch_size,
@@ -50,6 +51,30 @@ def test_the_axes_of_the_mesh(sizes, shape):
 @pytest.mark.parametrize("sizes", [(-1, 3), (2, 2), (-1, -1), (0, 8), (-1, 16)])
 def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes):
     with pytest.raises(ValueError, match=f"the 8 devices; got {sizes[0]} x {sizes[1]}"):
+        create_mesh(data=sizes[0], fsdp=sizes[1])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"), [((1, -1), (2, 4)), ((-1, 1), (8, 1)), ((-1, 2), (4, 2)), ((2, 2), (4, 2))]
+)
+def test_slices_are_copies_along_data_and_the_state_is_divided_inside(monkeypatch, sizes, shape):
+    monkeypatch.setattr(sharding, "slice_of", lambda device: device.id % 2)  # not in their order
+    mesh = create_mesh(data=sizes[0], fsdp=sizes[1])
+    assert tuple(mesh.shape.values()) == shape
+    for row in mesh.devices:  # a row holds the whole state
+        assert len({device.id % 2 for device in row}) == 1
+    assert [device.id % 2 for device in mesh.devices.flat] == [0] * 4 + [1] * 4
+    # Each device has other images, and each process's rows are still all of them.
+    np.testing.assert_array_equal(local_rows(batch_sharding(mesh), 16), np.arange(16))
+
+
+@pytest.mark.parametrize(
+    ("slices", "sizes"),
+    [([0] * 4 + [1] * 4, (1, 8)), ([0] * 4 + [1] * 4, (8, 1)), ([0] * 4 + [1] * 3 + [2], (-1, 1))],
+)
+def test_a_mesh_that_does_not_fit_a_slice_is_refused(monkeypatch, slices, sizes):
+    monkeypatch.setattr(sharding, "slice_of", lambda device: slices[device.id])
+    with pytest.raises(ValueError, match=r"the 4 devices of each of [23] slices; got"):
         create_mesh(data=sizes[0], fsdp=sizes[1])
 
 

@@ -189,13 +189,15 @@ TRAINING = {
 
 OPERATION = {
     "mesh.data": _free(
-        int, "-1, x >= 1", "devices along `data`: the batch is divided; -1 = all the rest"
+        int,
+        "-1, x >= 1",
+        "devices of a slice along `data`: the batch is divided; -1 = all the rest",
     ),
     "mesh.fsdp": _free(
         int,
         "-1, x >= 1",
-        "devices along `fsdp`: batch, parameters and optimizer state are divided; -1 = all the "
-        "rest, 1 = state replicated",
+        "devices of a slice along `fsdp`: batch, parameters and optimizer state are divided; -1 = "
+        "all the rest, 1 = state replicated",
     ),
     "accumulation_steps": _free(
         int, "x >= 1", "computes the batch in that many parts; 1 = at once"

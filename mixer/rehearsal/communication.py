@@ -1,11 +1,13 @@
 """Counts the communication between devices in a compiled program, from its HLO text."""
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from mixer.batch import abstract_batch
 from mixer.benchmark import workloads
@@ -13,6 +15,7 @@ from mixer.benchmark.workloads import training_step
 from mixer.sharding import batch_sharding, create_mesh
 
 _BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "u8": 1, "s8": 1, "pred": 1}
+_ORDER = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"  # of devices
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -22,16 +25,26 @@ def count_collectives(program: str) -> dict[str, dict[str, float]]:
     A collective inside a loop, such as gradient accumulation, counts once.
     """
     found: dict[str, dict[str, float]] = {}
-    pattern = rf" = (.*?) ({'|'.join(_COLLECTIVES)})(?:-start)?\("
-    for shapes, name in re.findall(pattern, program):
+    for name, mib, _ in _collectives(program):
         entry = found.setdefault(name, {"count": 0, "mib": 0.0})
         entry["count"] += 1
-        for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
-            size = _BYTES.get(dtype, 0)
-            for dim in filter(None, dims.split(",")):
-                size *= int(dim)
-            entry["mib"] += size / 2**20
+        entry["mib"] += mib
     return found
+
+
+def _collectives(program: str) -> Iterator[tuple[str, float, str]]:
+    """Yields the kind, the MiB of the results and the attributes of each collective."""
+    pattern = rf" = (.*?) ({'|'.join(_COLLECTIVES)})(-start)?\((.*)"
+    for shapes, name, start, attributes in re.findall(pattern, program):
+        arrays = re.findall(r"(\w+)\[([\d,]*)\]", shapes)
+        if start and name in ("all-gather", "collective-permute") and shapes.startswith("("):
+            arrays = [array for array in arrays if array != ("u32", "")]  # of the network
+            arrays = arrays[len(arrays) // 2 :]  # operands, then results
+        sizes = [
+            _BYTES.get(dtype, 0) * math.prod(int(dim) for dim in dims.split(",") if dim)
+            for dtype, dims in arrays
+        ]
+        yield name, sum(sizes) / 2**20, attributes
 
 
 def mib_sent(collectives: dict[str, dict[str, float]], num_devices: int) -> float:
@@ -52,6 +65,68 @@ def mib_sent(collectives: dict[str, dict[str, float]], num_devices: int) -> floa
         "collective-permute": 1,
     }
     return sum(times_sent[name] * entry["mib"] for name, entry in collectives.items())
+
+
+def mib_between_slices(program: str, slices: Sequence[int]) -> float:
+    """Returns the MiB that a slice sends to other slices in a program, the mean over slices.
+
+    `slices` has the slice of each device, in the order of the mesh. In each collective the slices
+    are taken as the devices of a ring, as in `mib_sent`: inside, the data is combined before.
+
+    Raises:
+      ValueError: the groups of a collective cannot be read.
+    """
+    total = 0.0
+    for name, mib, attributes in _collectives(program):
+        if name == "collective-permute":
+            pairs = re.search(r"source_target_pairs=\{(.*?)\}\}", attributes)
+            ends = re.findall(r"(\d+),(\d+)", pairs[1]) if pairs else []
+            total += mib * sum(slices[int(a)] != slices[int(b)] for a, b in ends)
+            continue
+        for group in _groups(attributes, len(slices)):
+            of_group = [slices[device] for device in group]
+            others = len(set(of_group)) - 1
+            if name == "all-reduce":
+                total += 2 * others * mib
+            elif name == "all-gather":
+                total += others * mib
+            elif name == "reduce-scatter":
+                total += others * mib * len(group)  # the result is one part
+            elif others:  # all-to-all: to each device its part
+                own = sum(of_group.count(number) for number in of_group) / len(group)
+                total += mib * (len(group) - own)
+    return total / len(set(slices))
+
+
+def _groups(attributes: str, num_devices: int) -> list[list[int]]:
+    """Returns the devices that take part together, from the three ways in which XLA writes them."""
+    if listed := re.search(r"replica_groups=\{(\{[\d,{}]*\})?\}", attributes):
+        groups = re.findall(r"\{([\d,]+)\}", listed[1] or "")
+        return [_numbers(group) for group in groups] or [[*range(num_devices)]]
+    if tiled := re.search(rf"replica_groups=\[([\d,]+)\]<={_ORDER}", attributes):
+        return _ordered(num_devices, *tiled.groups()[1:]).reshape(_numbers(tiled[1])).tolist()
+    named = re.search(
+        rf"replica_groups=mesh\[((?:'\w+'=\d+,?)+)\](?:, device_ids=\({_ORDER}\))? "
+        r"\{((?:'\w+',?)+)\}",
+        attributes,
+    )
+    if not named:
+        raise ValueError(f"Expected the replica_groups of a collective; got {attributes[:200]!r}.")
+    axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
+    inside = [list(axes).index(name) for name in re.findall(r"'(\w+)'", named[4])]
+    devices = _ordered(num_devices, named[2], named[3]).reshape(list(axes.values()))
+    devices = np.moveaxis(devices, inside, range(-len(inside), 0))
+    return devices.reshape(-1, math.prod(devices.shape[-len(inside) :])).tolist()
+
+
+def _ordered(num_devices: int, dims: str | None, order: str | None) -> np.ndarray:
+    """Returns the devices in the order that XLA writes as [DIMS]T(ORDER)."""
+    devices = np.arange(num_devices).reshape(_numbers(dims) if dims else -1)
+    return devices.transpose(_numbers(order)) if order else devices
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def count_communication(

@@ -22,7 +22,7 @@ from mixer.paper.graph import (
     jobs_of_items,
 )
 from mixer.rehearsal.table3 import best_records, read_records
-from mixer.rehearsal.topology import num_cores
+from mixer.rehearsal.topology import num_cores, parse_slice
 from mixer.reproduction.study import Study, data_of
 from mixer.reproduction.values import evaluation_files, is_done, total_steps, value_of
 from mixer.shipped import shipped
@@ -117,6 +117,7 @@ def recorded(study: Study, topology: str | None) -> Estimator:
     Raises:
       ValueError: there is no such slice.
     """
+    topology = str(parse_slice(topology)) if topology else None
     rows = json.loads(shipped("docs/results.json").read_text())["rehearsed"]
     known = {row["config"]: row for row in rows if topology in (None, row["topology"])}
     cores = num_cores(topology) if topology else None

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict, config_flags
 
 from mixer.config.keys import KEYS, find_key
 from mixer.errors import nearest
+from mixer.runtime import startup
 from mixer.shipped import shipped
 
 # What absl and ml_collections raise for a command line that cannot work.
@@ -32,6 +33,7 @@ def run(main: Callable[..., None], *, takes_arguments: bool = False) -> NoReturn
     """Parses the flags, calls `main`, with the other arguments if it takes them, and exits."""
     # With it, mixup and the masks would be drawn from other bits.
     os.environ["JAX_ENABLE_X64"] = "0"
+    startup.avoid_absent_tpu()
     os.environ["MPLBACKEND"] = "agg"  # a notebook's own is inherited, and may not be installed here
     for stream in (sys.stdout, sys.stderr):  # it may not be able to show a file's or class's name
         if isinstance(stream, io.TextIOWrapper):
@@ -176,6 +178,11 @@ def config_flag(flag_values: flags.FlagValues = flags.FLAGS) -> Any:
     )
     flag_values["config"].parser = _ConfigParser()
     return holder
+
+
+def read_config(text: str) -> ConfigDict:
+    """Returns the config that FILE[:ARGUMENTS] names; ValueError if there is none."""
+    return _ConfigParser().parse(text)
 
 
 class _ConfigParser(flags.ArgumentParser):

@@ -2,8 +2,10 @@
 
 import ctypes
 import gc
+import glob
 import importlib.util
 import os
+import pathlib
 
 # Options of mallopt(3), from glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
@@ -12,6 +14,10 @@ _QUICK_FLAGS = (
     "--xla_cpu_use_fusion_emitters=false",  # 2.5 times as quick
     "--xla_cpu_parallel_codegen_split_count=1",
 )
+
+# Files of the driver of a TPU, by generation.
+_TPU_FILES = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
+_GOOGLE, _NETWORK_OR_STORAGE = "0x1ae0", ("0x01", "0x02")  # vendor and classes of PCI devices
 
 # From this many pixels per batch on, keeping freed memory gains more than sharing one arena costs:
 # S/16 with 32 images of 224 x 224 gains 15% of a step, the model of the digits would lose 20%.
@@ -28,6 +34,32 @@ def quiet_libraries() -> None:
     # It logs a line where oneDNN is not turned off; no operation of the input uses it.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+
+def avoid_absent_tpu() -> None:
+    """Keeps JAX from starting libtpu on a machine without a TPU; call it before JAX is imported.
+
+    libtpu is there to compile for a TPU (scripts/rehearse_tpu.py). Otherwise JAX would start it in
+    every program, which takes seconds and prints a dozen lines. Nothing is changed where another
+    accelerator's plugin is installed or JAX_PLATFORMS is set.
+    """
+    installed = [importlib.util.find_spec(name) is not None for name in ("libtpu", "jax_plugins")]
+    if installed == [True, False] and "JAX_PLATFORMS" not in os.environ and not _has_tpu():
+        os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def _has_tpu() -> bool:
+    """True if the driver's files are there, or a PCI device of Google's that may be a TPU.
+
+    The latter, as JAX looks for it: in a container that lacks the files it says what is wrong.
+    """
+    if any(glob.glob(pattern) for pattern in _TPU_FILES):
+        return True
+    for vendor in map(pathlib.Path, glob.glob("/sys/bus/pci/devices/*/vendor")):
+        kind = vendor.with_name("class").read_text()
+        if vendor.read_text().strip() == _GOOGLE and not kind.startswith(_NETWORK_OR_STORAGE):
+            return True
+    return False
 
 
 def collect_garbage_rarely() -> None:

@@ -66,6 +66,24 @@ def test_a_program_that_a_signal_has_ended_is_not_finished(worker, cloud):
     assert worker("state") == f"{HOST} idle\n"
 
 
+@pytest.mark.parametrize(
+    ("program", "code"),
+    [
+        ("echo trained", 0),
+        ("echo failed; exit 7", 7),
+        ('echo "SIGTERM: saving step 7, then ending; run the same command to go on."', 75),
+    ],
+)
+def test_in_the_foreground_an_engine_sees_the_log_and_whether_to_start_again(
+    worker, cloud, program, code
+):
+    cloud.play(program)
+    shown = worker("run", "--config=a b", "--x=1", code=code)
+    assert shown.split()[0] in ("trained", "failed", "SIGTERM:")
+    assert (cloud.folder / "arguments.0").read_text() == "--config=a b\0--x=1\0"
+    assert worker("state") == f"{HOST} idle\n"
+
+
 def test_never_two_programs(worker, cloud):
     cloud.play("sleep 60")
     scripts = [
@@ -145,4 +163,4 @@ def test_an_image_with_an_old_python_gets_a_new_one_through_uv(worker, cloud):
 
 
 def test_bad_commands_are_refused(worker):
-    assert "expected setup, start," in worker("fly", code=1)
+    assert "expected setup, start, run," in worker("fly", code=1)

@@ -10,10 +10,10 @@ import pytest
 from cases import slow_after
 from jax.flatten_util import ravel_pytree
 
+from mixer.benchmark.plain_flax import PlainMixer
 from mixer.models.layers import LayerNorm, gelu, product
 from mixer.models.mixer import MlpMixer
 from mixer.sharding import batch_sharding, create_mesh
-from tests.peers.plain_flax import PlainMixer
 
 # XLA fuses, and has fused wrongly, only where it optimizes.
 pytestmark = pytest.mark.fully_compiled

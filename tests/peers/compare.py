@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from mixer.benchmark import workloads
+from mixer.benchmark.plain_flax import plain_flax
 from mixer.benchmark.throughput import describe_devices
 from mixer.benchmark.timing import Workload, spread, time_calls, warm_up
 from mixer.errors import unknown_name
@@ -16,7 +17,6 @@ from mixer.models.images import check_images_shape
 from mixer.runtime.startup import keep_freed_memory
 from mixer.sharding import create_mesh
 from tests.peers.own_process import in_own_process
-from tests.peers.plain_flax import plain_flax
 from tests.peers.timm_peer import timm
 
 PEERS: dict[str, Callable[..., Workload]] = {

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
+from mixer.benchmark.plain_flax import PlainMixer, PlainViT, plain_flax
 from mixer.benchmark.timing import Workload
 from mixer.models import MODELS, build_model
 from tests.models.tiny import random_params
 from tests.peers import compare as peers
-from tests.peers.plain_flax import PlainMixer, PlainViT, plain_flax
 from tests.peers.timm_peer import timm
 
 _DIMS = {"num_blocks": 2, "patch_size": 2, "hidden_dim": 16}

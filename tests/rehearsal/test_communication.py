@@ -3,7 +3,15 @@
 import jax
 import pytest
 
-from mixer.rehearsal.communication import count_collectives, count_communication, mib_sent
+from mixer import sharding
+from mixer.batch import abstract_batch
+from mixer.benchmark.workloads import RECIPE_STEP, training_step
+from mixer.rehearsal.communication import (
+    count_collectives,
+    count_communication,
+    mib_between_slices,
+    mib_sent,
+)
 
 ARGUMENTS = {"image_size": 8, "batch_per_device": 4}
 
@@ -24,6 +32,62 @@ def test_collectives_are_counted_with_their_bytes():
     assert found.keys() == {"all-reduce", "all-gather"}
     assert found["all-reduce"] == {"count": 1, "mib": (768 * 4 + 6 * 2) / 2**20}
     assert found["all-gather"] == {"count": 2, "mib": 4.0}
+
+
+def test_the_operand_and_the_result_of_a_started_collective_are_not_both_counted():
+    program = """
+  %p = (bf16[16,3]{1,0:S(1)}, bf16[16,3]{1,0:S(1)}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%x), a
+  %g = (f32[4]{0}, f32[16]{0}) all-gather-start(%y), dimensions={0}
+  %r = (f32[4]{0}, f32[16]{0}) all-reduce-start(%y, %z), to_apply=%add
+"""  # noqa: E501
+    found = {name: entry["mib"] * 2**20 for name, entry in count_collectives(program).items()}
+    assert found == {"collective-permute": 96, "all-gather": 64, "all-reduce": 80}
+
+
+# Four devices in two slices: 0 and 1, 2 and 3; a result of one MiB.
+@pytest.mark.parametrize(
+    ("collective", "sent"),
+    [
+        ("all-reduce(%x), replica_groups={{0,1},{2,3}}", 0),
+        ("all-reduce(%x), replica_groups={{0,2},{1,3}}", 2),  # half of it twice, for both pairs
+        ("all-reduce(%x), replica_groups={}", 1),  # combined inside the slice first
+        ("all-reduce(%x), replica_groups=[2,2]<=[4]", 0),
+        ("all-reduce(%x), replica_groups=[2,2]<=[2,2]T(1,0)", 2),
+        ("all-reduce(%x), replica_groups=mesh['a'=2,'b'=2] {'b'}, to_apply=%add", 0),
+        ("all-reduce(%x), replica_groups=mesh['a'=2,'b'=2] {'a'}, to_apply=%add", 2),
+        ("all-reduce(%x), replica_groups=mesh['a'=2,'b'=2] {'a','b'}, to_apply=%add", 1),
+        ("all-reduce(%x), replica_groups=mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}, x", 2),
+        ("all-gather(%x), replica_groups=[1,4]<=[4], dimensions={0}", 0.5),
+        ("reduce-scatter(%x), replica_groups=[1,4]<=[4], dimensions={0}", 2),
+        ("all-to-all(%x), replica_groups=[1,4]<=[4], dimensions={0}", 1),
+        ("collective-permute(%x), source_target_pairs={{0,1},{1,2},{2,3},{3,0}}", 1),
+    ],
+)
+def test_what_a_slice_sends_to_the_other(collective, sent):
+    program = f"  %y = f32[512,512]{{1,0}} {collective}"
+    assert mib_between_slices(program, [0, 0, 1, 1]) == sent
+    assert mib_between_slices(program, [5] * 4) == 0
+
+
+def test_groups_that_cannot_be_read_are_no_zero():
+    with pytest.raises(ValueError, match="Expected the replica_groups of a collective; got '%x"):
+        mib_between_slices("  %y = f32[2]{0} all-reduce(%x), replica_groups=new", [0, 1])
+
+
+def test_between_slices_goes_the_gradient_alone(one_block, monkeypatch):
+    """The state is divided inside a slice, so that only its part of the gradient goes across."""
+    monkeypatch.setattr("mixer.models.mlp.with_layout_constraint", lambda x, layout: x)
+    monkeypatch.setattr(sharding, "slice_of", lambda device: device.id // 4)
+    mesh = sharding.create_mesh(data=1, fsdp=-1)
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 4}
+    step, state, _ = training_step(one_block, image_size=8, mesh=mesh, **RECIPE_STEP)
+    batch = abstract_batch(sharding.batch_sharding(mesh), 64, 8, labels_per_image=1)
+    program = step.lower(state, batch).compile().as_text()
+    slices = [device.id // 4 for device in mesh.devices.flat]
+    gradient = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.params)) / 2**20
+    sent = mib_between_slices(program, slices)
+    # 2 (n - 1) / n = 1 of the gradient; mixup's neighbour and the metrics are small.
+    assert gradient < sent < 1.1 * gradient
 
 
 @pytest.mark.parametrize(

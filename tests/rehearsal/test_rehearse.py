@@ -19,6 +19,8 @@ from mixer.build import build_without_data
 from mixer.flops import CHIPS
 from mixer.models import named
 from mixer.rehearsal import rehearse as rehearsal
+from mixer.rehearsal.roofline import Roofline
+from mixer.rehearsal.topology import num_cores, parse_slice
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -79,19 +81,68 @@ def rehearse(*arguments: str) -> list[dict]:
         env={**os.environ, "XLA_FLAGS": one_device(), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
     )
     assert run.returncode == 0, run.stderr
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("seconds", [-40.648, 0.0, 0.0256, 0.0979])
-def test_an_estimate_that_cannot_be_is_not_given(seconds):
+def test_an_estimate_of_the_compiler_that_cannot_be_gives_way_to_the_roofline(seconds):
     chip = CHIPS["TPU v5 lite"]
     flops = 0.098 * chip.flops_per_second
-    assert rehearsal.times(flops, seconds, chip) == {"bound_step_ms": pytest.approx(98)}
-    known = rehearsal.times(flops, 0.11, chip)
-    assert known["estimated_step_ms"] == pytest.approx(110)
+
+    def estimate(by_compiler: float, by_roofline: float, share: float) -> dict:
+        found = Roofline(by_roofline, share * flops, memory_bytes=0.0)
+        return rehearsal.estimate(flops, compiler_seconds=by_compiler, found=found, chip=chip)
+
+    found = estimate(seconds, 0.12, 0.997)
+    assert (found["estimated_step_ms"], found["estimated_by"]) == (120.0, "roofline")
+    found = estimate(0.11, 0.12, 0.997)
+    assert (found["estimated_step_ms"], found["estimated_by"]) == (110.0, "compiler")
+    assert found["roofline_step_ms"] == 120.0
+    # No figure is above the peak of the chip, and none of a program that is not understood.
+    assert estimate(seconds, 0.01, 0.997)["estimated_step_ms"] == pytest.approx(98)
+    assert estimate(seconds, 0.12, 0.9) == {}
+    assert estimate(0.11, 0.12, 0.9) == {"estimated_step_ms": 110.0, "estimated_by": "compiler"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Expected one of --config=FILE[:ARGUMENTS] and --goal"),
+        (["--config=configs/digits.py", "--price=v5e:1"], "Expected --price together with --sweep"),
+        (["--goal=pretrain_imagenet.py:B/17", "--sweep"], "Did you mean 'B/16'?"),
+    ],
+)
+def test_a_command_line_that_cannot_work_is_refused(arguments, message):
+    done = subprocess.run(
+        [sys.executable, "scripts/rehearse_tpu.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+RECORDED = [json.loads(line) for line in (ROOT / "docs/rehearsals.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("record", RECORDED, ids=lambda record: record["topology"])
+def test_recorded_bounds_are_those_of_the_models_flops(record):
+    kinds = {"v3": "TPU v3", "v5e": "TPU v5 lite", "v6e": "TPU v6 lite"}
+    chip = CHIPS[kinds[parse_slice(record["topology"]).generation]]
+    devices = num_cores(record["topology"]) / chip.cores
+    assert record["config"].endswith(":B/16")
+    flops = 4096 * 3 * 25_203_535_872  # three forward passes: tests/test_flops.py
+    assert record["bound_step_ms"] == pytest.approx(
+        flops / devices / chip.flops_per_second * 1e3, 0.01
+    )
+    assert record["roofline_step_ms"] >= record["bound_step_ms"]
+    assert record["peak_hbm_gib"] <= chip.hbm_gib
 
 
 @needs_libtpu
@@ -99,6 +150,7 @@ def test_a_small_config_on_two_slices():
     reports = rehearse("--config=configs/digits.py", "--topology=v3-8,v5e-4")
     assert [(r["topology"], r["num_cores"]) for r in reports] == [("v3-8", 8), ("v5e-4", 4)]
     assert all(r["fits"] and r["config"] == "configs/digits.py" for r in reports)
+    assert all(0 < r["bound_step_ms"] <= r["estimated_step_ms"] for r in reports)
     # 8 images a core, 3 x the forward products of 141,578 parameters; elementwise work beside it.
     assert 0.05 < reports[0]["gflops_per_core"] < 0.3
     # The gradient of every parameter is reduced once, in one operation.
@@ -136,6 +188,44 @@ def test_the_step_of_vit_b16_is_as_lean_as_it_was():
     assert report["estimated_step_ms"] <= 316
     assert report["peak_hbm_gib"] <= 7.8
     assert report["bound_step_ms"] == pytest.approx(220.8, rel=0.01)
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["v4-32", "v5litepod-32", "v5p-16", "v6e-16"])
+def test_no_figure_of_a_table_4_row_can_be_wrong_by_its_sign_or_above_the_peak(topology):
+    (report,) = rehearse(
+        *("--config=configs/pretrain_imagenet.py:B/16", f"--topology={topology}", "--noadvise")
+    )
+    peak = {"v4": 275e12, "v5e": 197e12, "v5p": 459e12, "v6e": 918e12}
+    generation, _, number = report["topology"].partition("-")
+    chips = int(number) // (2 if generation in ("v4", "v5p") else 1)
+    # 3 x the forward pass of Mixer-B/16, 4096 images.
+    flops = report["gflops_per_core"] * 1e9 * report["num_cores"]
+    assert flops == pytest.approx(4096 * 75.61e9, rel=0.01)
+    assert report["bound_step_ms"] == pytest.approx(flops / chips / peak[generation] * 1e3)
+    assert report["fits"]
+    assert report["estimated_step_ms"] >= report["bound_step_ms"]
+    assert report["hours"] > 0
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_plain_flax_is_slower_on_v3():
+    (report,) = rehearse(
+        *("--config=configs/pretrain_imagenet.py:B/16", "--topology=v3-32", "--peer=plain_flax")
+    )
+    assert report["time_ratio"] < 0.95
+    assert report["hbm_ratio"] < 1
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_between_two_slices_goes_the_gradient_once():
+    (report,) = rehearse("--config=configs/digits.py", "--topology=2xv5e-4")
+    assert report["num_cores"] == 8
+    gradient = 141_578 * 4 / 2**20
+    assert gradient <= report["between_slices_mib"] < 1.1 * gradient
 
 
 @needs_libtpu

@@ -3,6 +3,7 @@
 The parameter trees are those of `mixer.models`, so that a test can compare the two.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -139,29 +140,32 @@ class PlainViT(nn.Module):
 _PLAIN: dict[str, type[nn.Module]] = {"mixer": PlainMixer, "vit": PlainViT}
 
 
-def plain_flax(
-    name: str, size: dict[str, Any], *, mode: str, batch_size: int, image_size: int, dtype: str
-) -> Workload:
-    """Returns training or inference on random float images; `size` has the model's dimensions.
+def plain_model(name: str, *, num_classes: int, dtype: str, size: Mapping[str, Any]) -> nn.Module:
+    """Returns the model of a family; `size` has its dimensions, and what else is left out.
 
     Raises:
       NotImplementedError: the family is neither Mixer nor ViT.
     """
     if name not in _PLAIN:
         raise NotImplementedError(f"{name} is not written in plain flax")
-    model = _PLAIN[name](num_classes=NUM_CLASSES, dtype=dtype, **size)
-    images = jax.random.normal(jax.random.key(0), (batch_size, image_size, image_size, 3))
-    labels = jax.random.randint(jax.random.key(1), (batch_size,), 0, NUM_CLASSES)
-    targets = jax.nn.one_hot(labels, NUM_CLASSES)
-    params = jax.jit(model.init)(jax.random.key(2), images[:1])["params"]
+    dims = {key: value for key, value in size.items() if key in _PLAIN[name].__annotations__}
+    return _PLAIN[name](**{**dims, "num_classes": num_classes, "dtype": dtype})
+
+
+def plain_training(model: nn.Module) -> tuple[Callable[[Any], Any], Callable[..., Any]]:
+    """Returns (params -> state) and the step, (state, images, targets) -> (next state, loss).
+
+    Images are float32 `[B, H, W, 3]`, targets float32 `[B, num_classes]`.
+    """
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
 
-    def infer(params: Any, images: jax.Array) -> Any:
-        return model.apply({"params": params}, images)
+    def init(params: Any) -> Any:
+        return params, optimizer.init(params)
 
     def train(state: Any, images: jax.Array, targets: jax.Array) -> Any:
         def mean_loss(params: Any) -> jax.Array:
-            losses = optax.sigmoid_binary_cross_entropy(infer(params, images), targets)
+            logits: Any = model.apply({"params": params}, images)
+            losses = optax.sigmoid_binary_cross_entropy(logits, targets)
             return jnp.mean(jnp.sum(losses, axis=-1))
 
         params, opt_state = state
@@ -169,7 +173,24 @@ def plain_flax(
         updates, opt_state = optimizer.update(grads, opt_state)
         return (optax.apply_updates(params, updates), opt_state), loss
 
+    return init, train
+
+
+def plain_flax(
+    name: str, size: dict[str, Any], *, mode: str, batch_size: int, image_size: int, dtype: str
+) -> Workload:
+    """Returns training or inference on random float images; `size` has the model's dimensions.
+
+    Raises:
+      NotImplementedError: as `plain_model`.
+    """
+    model = plain_model(name, num_classes=NUM_CLASSES, dtype=dtype, size=size)
+    images = jax.random.normal(jax.random.key(0), (batch_size, image_size, image_size, 3))
+    params = jax.jit(model.init)(jax.random.key(2), images[:1])["params"]
     if mode == "infer":
-        return repeated(jax.jit(infer), params, images)
-    state = (params, jax.jit(optimizer.init)(params))
-    return chained(jax.jit(train, donate_argnums=0), state, images, targets)
+        infer = jax.jit(lambda params, images: model.apply({"params": params}, images))
+        return repeated(infer, params, images)
+    labels = jax.random.randint(jax.random.key(1), (batch_size,), 0, NUM_CLASSES)
+    init, train = plain_training(model)
+    step = jax.jit(train, donate_argnums=0)
+    return chained(step, jax.jit(init)(params), images, jax.nn.one_hot(labels, NUM_CLASSES))
