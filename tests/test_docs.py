@@ -330,6 +330,7 @@ def test_the_readme_has_all_commands():
         "benchmark.py",
         "sweep.py",
         "draw_weights.py",
+        "export.py",
         "reproduce.py",
         "vtab.py",
     }

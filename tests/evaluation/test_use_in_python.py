@@ -16,7 +16,7 @@ def test_the_readme_in_python(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(configs.digits, "get_config", lambda: digits_config)  # a short run
     names: dict = {}
-    exec(f"from mixer.weights.load import load_model\n{code}", names)
+    exec(code, names)
     (result,) = names["results"]
     assert (result["count"], result["dataset"], result["split"]) == (364, "digits", "test")
     assert 0.1 < result["top1"] < 1
