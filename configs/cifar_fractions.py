@@ -9,7 +9,8 @@ Command:  python -m mixer.main --config=configs/cifar_fractions.py:mixer,3 --wor
           all twelve: python scripts/reproduce.py run figure2right-cifar10 --workdir=runs/cifar10
 Hardware: 2 CPU cores
 Expected: accuracy grows with the part of the images, most for Mixer
-Measured: not yet; mixer with all images once, 50.63% test top-1 (2026-11-26)
+Measured: test top-1 with 3, 10, 30, 100%, one seed (2026-11-26): mixer 43.64, 50.01, 48.35, 50.63;
+          vit 45.56, 48.70, 48.58, 49.66; bit 49.56, 55.89, 57.44, 57.67. See docs/reproduction.md
 """
 
 import pathlib
