@@ -34,8 +34,9 @@ def torture(*parts: str, limit: float) -> None:
     assert "FAILED" not in result.stdout
 
 
-def test_a_run_that_is_killed_and_stopped_goes_on_with_the_same_bits():
-    torture("forks=1", limit=400)
+@pytest.mark.slow  # among the fast tests: tests/runtime/test_preemption.py
+def test_a_run_that_is_killed_three_times_and_stopped_goes_on_with_the_same_bits():
+    torture("forks=3", limit=1200)
 
 
 @pytest.mark.slow

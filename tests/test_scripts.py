@@ -18,7 +18,11 @@ from sklearn.datasets import load_sample_image
 
 ROOT = pathlib.Path(__file__).parent.parent
 ENTRY_SCRIPTS = ["quickstart.sh", "test.sh", "torture.sh"]
-TPU_SCRIPTS = ["launch_tpu.sh", "tpu_worker.sh"]  # the rest of their tests: tests/launch
+TPU_SCRIPTS = [
+    "launch_tpu.sh",
+    "tpu_worker.sh",
+    "in_bucket.sh",
+]  # the rest of their tests: tests/launch
 SOURCED = ["environment.sh", "tpu_flags.sh", "tpu_slice.sh"]
 PYTHON_SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 

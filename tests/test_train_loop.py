@@ -298,7 +298,8 @@ def test_a_finished_run_with_other_eval_settings_is_evaluated_with_these(
     assert "test/top1" not in result
     lines = read_metrics(workdir)
     assert [line["step"] for line in lines] == [4, 8, 12, 16, 20, 20]
-    assert lines[-1] == {key: result[key] for key in ("step", "few/top1", "few/loss", "few/count")}
+    metrics = ("step", "few/top1", "few/top5", "few/loss", "few/count")
+    assert lines[-1] == {key: result[key] for key in metrics}
     assert json.loads((workdir / "config.json").read_text())["eval_splits"] == {
         "few": "train[:100]"
     }
