@@ -115,9 +115,11 @@ def _finds_devices() -> bool:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)
-    except SystemExit as ended:  # --help and its kind, which absl ends with 1
-        sys.exit(0 if ended.code == 1 else ended.code)
+        try:
+            return flags.FLAGS(argv)
+        except SystemExit as ended:  # --help and its kind, which absl ends with 1
+            sys.stdout.flush()  # a short text is still in the buffer
+            sys.exit(0 if ended.code == 1 else ended.code)
     except BrokenPipeError:
         _end_of_pipe()
     except WRONG_FLAGS as error:
