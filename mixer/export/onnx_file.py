@@ -20,8 +20,8 @@ def write_onnx(program: Program, path: pathlib.Path) -> None:
     dtype = jnp.dtype(program.model.dtype).name
     if dtype != "float32":
         raise ValueError(
-            f"Expected float32 activations for ONNX, whose runtime has no {dtype} convolutions on "
-            f"a CPU; got {dtype}. Use --dtype=float32."
+            "Expected float32 activations for ONNX, as jax2onnx writes no valid graph of others; "
+            f"got {dtype}. Use --dtype=float32."
         )
     check_fits_in_file(program, "ONNX")
     # It tells of plugins for other libraries that it cannot load, and prints what it converts.
