@@ -41,9 +41,23 @@ from mixer.weights.catalogue import CATALOGUE
 from tests.models.tiny import EXPERIMENTS, TINY, digits_config
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *("README.md", "CONTRIBUTING.md"),
+    *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
+]
 ELSEWHERE = (
-    *("export", "gcloud", "git", "sha256sum", "sky", "ssh-add", "tensorboard", "tfds", "uv"),
+    *(
+        "export",
+        "gcloud",
+        "git",
+        "jupyter",
+        "sha256sum",
+        "sky",
+        "ssh-add",
+        "tensorboard",
+        "tfds",
+        "uv",
+    ),
     "xpk",
 )
 PROGRAMS = ("bash", "pip", "python", "source", "mixer-train", *SCRIPTS, *ELSEWHERE)
