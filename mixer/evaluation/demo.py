@@ -24,7 +24,7 @@ from mixer.runtime.packages import check_installed
 
 REQUIREMENTS = ["gradio>=6,<7"]
 _SIDE = 480  # pixels that a picture of tiles has at least, about
-_STYLE = "#classes :is(tr, td) { border: 0 } #classes meter { width: 12em }"
+_STYLE = "#classes :is(tr, td) { border: 0 } #classes meter { width: 8em }"
 
 
 def serve(predictor: Predictor, title: str, host: str, port: int) -> None:
@@ -93,7 +93,7 @@ def _page(predictor: Predictor, title: str, samples: list[pathlib.Path]) -> Any:
         gradio.HTML(f"<h2>{_escaped(title)}</h2>")
         with gradio.Row():
             with gradio.Column():
-                file = gradio.File(label=f"Image: JPEG, PNG, BMP, GIF or WebP, {limits}")
+                file = gradio.File(label=f"Image of {limits}")
                 paths = [[str(path)] for path in samples]
                 gradio.Examples(paths, file, label="Samples", cache_examples=False)
                 classes = gradio.HTML(elem_id="classes")
