@@ -38,13 +38,22 @@ _TOLERANCES = {"float32": 1e-4, "bfloat16": 2**-8}
 
 
 @dataclasses.dataclass(frozen=True)
+class Check:
+    """How an export compares with the model that it was made of."""
+
+    difference: float  # relative to the largest output
+    seconds: float  # of the largest batch, in its runtime
+    model_seconds: float  # the same here
+
+
+@dataclasses.dataclass(frozen=True)
 class Export:
     """An export that was written and read back."""
 
     program: Program
     path: pathlib.Path
     num_bytes: int  # of all files
-    difference: float  # from the model, relative to the largest output
+    check: Check
 
 
 def write_export(
@@ -81,19 +90,18 @@ def write_export(
             write_onnx(program, unfinished)
         else:
             write_savedmodel(program, unfinished)
-        difference = check_export(program, unfinished, form)
+        check = check_export(program, unfinished, form)
         files = [unfinished, *unfinished.rglob("*")]
         num_bytes = sum(file.stat().st_size for file in files if file.is_file())
         unfinished.rename(path)
-    return Export(program, path, num_bytes, difference)
+    return Export(program, path, num_bytes, check)
 
 
-def check_export(program: Program, path: pathlib.Path, form: str) -> float:
-    """Returns how far what its runtime computes in another process is from the model.
+def check_export(program: Program, path: pathlib.Path, form: str) -> Check:
+    """Compares what its runtime computes in another process with the model.
 
-    The difference is relative to the largest output, and the largest of all batches. Outputs in
-    float32 are compared with those of the model as it is used here, in bfloat16 with those of the
-    exported branches.
+    The difference is the largest of all batches. Outputs in float32 are compared with those of the
+    model as it is used here, in bfloat16 with those of the exported branches.
 
     Raises:
       ValueError: the runtime cannot read it, or the difference is too large.
@@ -120,7 +128,9 @@ def check_export(program: Program, path: pathlib.Path, form: str) -> float:
             f"the largest output; got a difference of {difference:.1e}. Nothing was written; use "
             "another format, or --dtype=float32."
         )
-    return difference
+    largest = list(batches.values())[-1]
+    model_seconds = read_back.best_time(lambda x: np.asarray(function(program.params, x)), largest)
+    return Check(difference, float(found["seconds"]), model_seconds)
 
 
 def _images(program: Program, count: int) -> np.ndarray:
