@@ -1,10 +1,8 @@
 """Writes an export, and gives it its name once another process has computed the same with it."""
 
 import dataclasses
-import importlib.util
 import os
 import pathlib
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ from mixer.export.onnx_file import write_onnx
 from mixer.export.program import Program, program_of
 from mixer.export.savedmodel import write_savedmodel
 from mixer.export.stablehlo import write_stablehlo
+from mixer.runtime.packages import check_installed
 from mixer.weights.load import LoadedModel
 
 # Format -> the packages that are needed besides those of the project.
@@ -78,7 +77,7 @@ def write_export(
     path = path.absolute()
     if form not in FORMATS:
         raise unknown_name("format", form, FORMATS)
-    _check_installed(form)
+    check_installed(FORMATS[form], f"for the format {form}")
     if path.exists() or path.is_symlink() or not path.parent.is_dir():
         raise ValueError(f"Expected a new name in an existing folder; got {path}. Choose another.")
     program = program_of(loaded, with_preprocessing=with_preprocessing)
@@ -166,12 +165,3 @@ def _read_back(
             )
         with np.load(outputs) as arrays:
             return dict(arrays)
-
-
-def _check_installed(form: str) -> None:
-    names = [requirement.partition(">")[0] for requirement in FORMATS[form]]
-    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
-        raise ValueError(
-            f"Expected the packages {', '.join(names)} for the format {form}; got no "
-            f"{', '.join(missing)}. Install: pip install {shlex.join(FORMATS[form])}"
-        )

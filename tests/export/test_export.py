@@ -183,7 +183,7 @@ def test_outputs_of_preprocessing_are_probabilities_of_bytes(no_reader, tmp_path
     ],
 )
 def test_what_cannot_be_exported_is_refused(form, fields, options, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(write, "_check_installed", lambda form: None)
+    monkeypatch.setattr(write, "check_installed", lambda *arguments: None)
     model = build_model("mixer", **{"num_classes": 10, **MIXER, **fields})
     with pytest.raises(ValueError, match=message):
         write_export(loaded_model(model), tmp_path / "model", form, **options)
