@@ -9,6 +9,7 @@ from mixer.shipped import shipped
 SCRIPTS = {  # command -> the file of the repository that it runs
     "mixer-benchmark": "scripts/benchmark.py",
     "mixer-convert": "scripts/convert_weights.py",
+    "mixer-demo": "scripts/demo.py",
     "mixer-draw": "scripts/draw_weights.py",
     "mixer-evaluate": "scripts/evaluate.py",
     "mixer-export": "scripts/export.py",

@@ -35,6 +35,15 @@ _COMPILATION_CACHE = command.path_flag(
     "Folder for compiled programs, so that a resumed run starts sooner; it may be in a bucket. "
     '"" keeps none.',
 )
+_PROFILE = flags.DEFINE_string(
+    "profile",
+    None,
+    "STEP:COUNT: write a trace of that many steps to profile/ in the workdir, for TensorBoard and "
+    "Perfetto.",
+)
+_WANDB = flags.DEFINE_string(
+    "wandb", "", "Project in Weights & Biases to which the metrics go as well. Requires wandb."
+)
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
@@ -56,10 +65,16 @@ def main() -> None:
     # After the flags, so that --help and typos are answered at once.
     import jax
 
+    from mixer.reporting.run_log import Reports
+    from mixer.reporting.trace import parse_steps
+    from mixer.reporting.wandb_run import check_wandb
     from mixer.runtime import distributed
     from mixer.runtime.preemption import Preempted
     from mixer.train_loop import train
 
+    traced_steps = range(0) if _PROFILE.value is None else parse_steps(_PROFILE.value)
+    if _WANDB.value:
+        check_wandb()
     startup.use_compilation_cache(_COMPILATION_CACHE.value)
     distributed.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     try:
@@ -68,6 +83,7 @@ def main() -> None:
             epath.Path(workdir),
             allow_config_change=_ALLOW_CONFIG_CHANGE.value,
             started=_STARTED,
+            reports=Reports(traced_steps=traced_steps, wandb_project=_WANDB.value),
         )
     except Preempted:
         jax.distributed.shutdown()

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import flax.linen as nn
+import jax
 from etils import epath
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
@@ -24,7 +25,7 @@ from mixer.config import check_config
 from mixer.evaluation.in_training import EvalSteps, evaluate_all, jit_eval_steps
 from mixer.flops import train_flops_per_image
 from mixer.models import build_model
-from mixer.reporting.run_log import RunLog
+from mixer.reporting.run_log import Reports, RunLog
 from mixer.reporting.workdir import check_workdir
 from mixer.runtime.output import lasting_output
 from mixer.runtime.preemption import Preempted, Preemption
@@ -54,14 +55,14 @@ def train(
     *,
     allow_config_change: bool = False,
     started: float | None = None,
-    pictures: bool = True,
+    reports: Reports | None = None,
 ) -> dict[str, float]:
     """Runs a config to its last step and returns the last value of each metric.
 
     Starts from the newest sound checkpoint of the workdir; without one, from the weights that
     `init_from` names; without these, from scratch. `mixer/reporting/metrics.py` lists the metrics.
-    `started` is when the program started, in seconds of `time.monotonic`; None: now. Without
-    `pictures`, neither images nor curves are drawn.
+    `started` is when the program started, in seconds of `time.monotonic`; None: now. `reports`
+    says what the run tells besides its metrics; None: pictures.
 
     Raises:
       ValueError: a config that cannot work, or is not the checkpoint's (unless
@@ -71,6 +72,7 @@ def train(
       Preempted: a signal such as SIGTERM asked to stop; every finished step is saved. Exit code 0.
     """
     started = time.monotonic() if started is None else started
+    reports = reports or Reports()
     check_config(config)
     with lasting_output(), Watchdog(config.watchdog_seconds) as watchdog:
         check_workdir(workdir)
@@ -93,7 +95,7 @@ def train(
             check_free(directory, range(step + 1, options.total_steps + 1))
             with (
                 _open_checkpoints(directory, options, meta, saved) as checkpoints,
-                _open_log(workdir, options, training, step, saved, started, pictures) as log,
+                _open_log(workdir, options, training, step, saved, started, reports) as log,
                 watchdog.phase("training"),
             ):
                 log.say_start(training.abstract_state.params, options.init_from)
@@ -171,7 +173,9 @@ def _loop(
                     checkpoints.save(step, state, {"log": log.state()})
             if step == options.total_steps:
                 break
-            state, metrics = train_step(state, to_global(next(batches), training.batch_sharding))
+            with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
+                batch = to_global(next(batches), training.batch_sharding)
+                state, metrics = train_step(state, batch)
             step += 1
             log.add(step, metrics)
     except Preempted as preempted:
@@ -180,7 +184,8 @@ def _loop(
         with log.pause():
             checkpoints.finish(step, state, {"log": log.state()})
         raise
-    checkpoints.finish(step, state, {"log": log.state()})
+    with log.pause():
+        checkpoints.finish(step, state, {"log": log.state()})
 
 
 def _is_due(step: int, every: int, options: RunOptions) -> bool:
@@ -242,7 +247,7 @@ def _open_log(
     step: int,
     saved: dict[str, Any],
     started: float,
-    pictures: bool,
+    reports: Reports,
 ) -> RunLog:
     params = training.abstract_state.params
     return RunLog(
@@ -256,5 +261,5 @@ def _open_log(
         train_flops_per_image=train_flops_per_image(training.model, params, options.image_size),
         schedule=options.schedule,
         saved=saved.get("log", {}),
-        pictures=pictures,
+        reports=reports,
     )

@@ -30,10 +30,11 @@ def make_train_step(
 ) -> TrainStep:
     """Returns the step, a pure function: (state, batch) -> (next state, metrics).
 
-    The batch is described in `mixer/batch.py`. The metrics are float32 scalars over the global
-    batch: `loss`, in nats, and `grad_norm`, before clipping. All randomness is drawn for the global
-    batch from (seed, step), so neither the number of devices, nor `accumulation_steps`, nor an
-    interruption changes it.
+    The batch is described in `mixer/batch.py`. The metrics are float32 scalars: `loss`, in nats,
+    the mean over the global batch, and three norms over all parameters: `grad_norm`, before
+    clipping, `update_norm`, of what the step adds, and `param_norm`, after it. All randomness is
+    drawn for the global batch from (seed, step), so neither the number of devices, nor
+    `accumulation_steps`, nor an interruption changes it.
 
     Args:
       mixup_alpha: of the Beta distribution that the mixup weight is drawn from; 0: no mixup.
@@ -69,7 +70,12 @@ def make_train_step(
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss_value, "grad_norm": optax.tree.norm(grads)}
+        metrics = {
+            "loss": loss_value,
+            "grad_norm": optax.tree.norm(grads),
+            "update_norm": optax.tree.norm(updates),
+            "param_norm": optax.tree.norm(params),
+        }
         averaged = state.averaged_params
         if averaged is not None:
             averaged = optax.incremental_update(params, averaged, 1.0 - polyak_decay)

@@ -1,13 +1,15 @@
 """Estimates memory and time of a config's step on a Cloud TPU slice, without a TPU.
 
 python scripts/rehearse_tpu.py --config=configs/pretrain_imagenet.py:B/16 --topology=v3-32
+python scripts/rehearse_tpu.py --config=configs/finetune.py:B/16,cifar10 --topology=this
 python scripts/rehearse_tpu.py --sweep --goal=pretrain_imagenet.py:B/16 --price=v5e:1.20,v6e:2.70
 
 The step is compiled for the slice, which takes one to five minutes per row; what was compiled once
 is kept in ~/.cache/mixer. Several slices, as in --topology=v3-8,v5e-16,2xv6e-16 (two slices that
 train together), give a table; --sweep takes slices of every generation and says what the run costs
-on each. --mode=infer estimates inference throughput at several batch sizes. Any config key can be
-overridden with --config.KEY=VALUE. Requires libtpu: pip install -r requirements-tpu.txt.
+on each. --mode=infer estimates inference throughput at several batch sizes. --topology=this times
+the devices of this machine instead, and says what part of the batch they hold. Any config key can
+be overridden with --config.KEY=VALUE. Slices require libtpu: pip install -r requirements-tpu.txt.
 """
 
 import json
@@ -19,8 +21,7 @@ from absl import flags
 
 from mixer.runtime import command
 
-# No TPU is used, only compiled for; libtpu's warnings about missing hardware are noise.
-os.environ["JAX_PLATFORMS"] = "cpu"
+# Where a TPU is only compiled for, libtpu's warnings about missing hardware are noise.
 for _name in ("TF_CPP_MIN_LOG_LEVEL", "TPU_MIN_LOG_LEVEL", "TPU_STDERR_LOG_LEVEL"):
     os.environ.setdefault(_name, "3")
 
@@ -29,7 +30,9 @@ _GOAL = flags.DEFINE_string(
     "goal", None, "Instead of --config: the run to be done, a config file in configs/."
 )
 _TOPOLOGY = flags.DEFINE_list(
-    "topology", [], "Slices, by their Cloud TPU names; v3-32, or for --sweep two per generation."
+    "topology",
+    [],
+    "Slices, by their Cloud TPU names, or this: this machine. Default: v3-32, of --sweep several.",
 )
 _SWEEP = flags.DEFINE_bool("sweep", False, "Compare slices by hours and cost of the run.")
 _PRICE = flags.DEFINE_list("price", [], "For --sweep: prices per chip-hour, as in v5e:1.20,v6e:2.7")
@@ -78,11 +81,23 @@ def main() -> None:
         raise ValueError("Expected --price together with --sweep.")
     if _MODE.value == "infer" and (_SWEEP.value or _PEER.value):
         raise ValueError("Expected --sweep and --peer with --mode=train; got --mode=infer.")
+    is_here = "this" in _TOPOLOGY.value
+    if is_here and (
+        len(_TOPOLOGY.value) > 1 or _SWEEP.value or _PEER.value or _MODE.value != "train"
+    ):
+        raise ValueError(
+            "Expected --topology=this alone, without --sweep, --peer and --mode=infer. "
+            "scripts/benchmark.py measures inference and peers here."
+        )
     name = _GOAL.value or flags.FLAGS["config"].config_filename
     config = _CONFIG.value
     if _GOAL.value:
         name = _GOAL.value if os.path.isfile(_GOAL.value.partition(":")[0]) else f"configs/{name}"
         config = command.read_config(name)
+    if is_here:
+        _rehearse_here(name, config)
+        return
+    os.environ["JAX_PLATFORMS"] = "cpu"
     # After flag parsing, since JAX takes seconds.
     from mixer.rehearsal import sweep
     from mixer.rehearsal.topology import parse_slice
@@ -134,6 +149,25 @@ def _rehearse(config: Any, topology: str) -> Any:
         change, report = rehearse.smallest_change_that_fits(config, topology)
         _say(f"It fits with {change}:")
         yield report | {"change": change}
+
+
+def _rehearse_here(name: str, config: Any) -> None:
+    from mixer.rehearsal.here import rehearse_here
+
+    _say(f"Compiling and timing the training step of {name} on this machine.")
+    report = rehearse_here(config) | {"config": name}
+    if _JSON.value:
+        print(json.dumps(report))
+        return
+    parts, devices, hours = (report[key] for key in ("accumulation_steps", "num_cores", "hours"))
+    print(
+        f"devices   {devices} x {report['device']}\n"
+        f"memory    {report['peak_hbm_gib']:.2f} of {report['hbm_limit_gib']:.1f} GiB per device, "
+        f"with {report['batch_per_core']} images at a time: --config.accumulation_steps={parts}\n"
+        f"step      {report['estimated_step_ms']:,.1f} ms, {report['images_per_s_per_core']:.3g} "
+        f"images/s per device; input, evaluation and saves are not in it\n"
+        f"run       {report['total_steps']:,} steps: {hours:,.2f} hours, {hours / 24:,.1f} days"
+    )
 
 
 def _say(text: str) -> None:

@@ -10,7 +10,7 @@ Injects faults into real training runs and checks that they recover. All parts t
 40 minutes on 2 cores. Example: bash scripts/torture.sh kills=10 signals
 
   kills[=50]     kill -9 this many times at random moments of one run, including during saves
-  forks[=5]      kills of a short run, in forks of one process; 3 are part of the fast tests
+  forks[=5]      kills of a short run, in forks of one process; 3 are part of the slow tests
   signals        SIGTERM, SIGHUP and SIGUSR1 in the phases of a run, with one and two processes
   pipes          the reader of the output ends (SIGPIPE); the terminal is hung up (SIGHUP)
   stops          SIGSTOP for three times the watchdog's limit, then SIGCONT

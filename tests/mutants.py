@@ -127,7 +127,7 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
         "mixer/runtime/distributed.py",
         "_TIMEOUT_SECONDS = 60",
         "_TIMEOUT_SECONDS = 6000",
-        "tests/runtime/test_distributed.py -m slow -k fails_alone",
+        "tests/runtime/test_distributed.py -k lost_after_a_minute",
     ),
     "features of a dataset name any module": (
         "mixer/data/datasets.py",

@@ -106,6 +106,7 @@ def test_config_dicts_stop_at_build(module):
         "mixer.config.reader",
         "mixer.runtime.command",
         "mixer.rehearsal.rehearse",  # changes it until it fits
+        "mixer.rehearsal.here",  # passes it on to build
     )
 
 

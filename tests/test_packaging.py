@@ -1,8 +1,10 @@
 """What an installation has: packages, commands, configs; and the first minutes with it."""
 
+import ast
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tomllib
@@ -103,6 +105,10 @@ def test_from_an_empty_environment_to_a_prediction(installed, tmp_path):
         f"found = loaded.predict({images})\n"
         "print(json.dumps([[p.classes, p.probabilities] for p in found]))"
     )
+    shutil.copy(tmp_path / "0.png", tmp_path / "photo.png")
+    (lines, _) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    classes = ast.literal_eval(run(installed / "python", "-c", lines, cwd=tmp_path))
+    assert list(classes) == json.loads(found)[0]["classes"]
     in_python = json.loads(run(installed / "python", "-c", program, cwd=tmp_path))
     assert [[row["classes"], row["probabilities"]] for row in json.loads(found)] == in_python
     table = run(installed / "mixer-reproduce", "plan", "table3", cwd=tmp_path)

@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import gzip
 import io
 import json
 import pathlib
+import re
 import shutil
 import signal
 import statistics
@@ -24,6 +26,7 @@ from mixer.data.records import Files
 from mixer.evaluation import in_training
 from mixer.flops import CHIPS, Chip
 from mixer.reporting.metrics import read_metrics
+from mixer.reporting.run_log import Reports
 from mixer.runtime.preemption import Preempted
 from mixer.runtime.watchdog import Watchdog
 from mixer.runtime.workdir_lock import workdir_lock
@@ -31,6 +34,7 @@ from mixer.sharding import create_mesh
 from mixer.train_loop import create_training
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
+NORMS = ("grad_norm", "update_norm", "param_norm")
 TIMED = ("images_per_second_per_core", "train_seconds", "core_days")
 
 
@@ -71,16 +75,21 @@ def finished_run(tmp_path_factory, make_digits_config) -> FinishedRun:
         patch.setattr(Watchdog, "beat", lambda dog: beats.append(beat(dog)))
         patch.setattr(Watchdog, "phase", noted_phase)
         with contextlib.redirect_stdout(io.StringIO()) as shown:
-            result = train_loop.train(make_digits_config(), workdir)
+            reports = Reports(traced_steps=range(3, 6))
+            result = train_loop.train(make_digits_config(), workdir, reports=reports)
     return FinishedRun(workdir, result, shown.getvalue(), len(beats), phases)
 
 
-def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path, digits_config, finished_run):
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(
+    tmp_path, digits_config, finished_run, capsys
+):
     assert digits_config.checkpoint_every % digits_config.log_every  # resumed in mid-window
     whole, resumed = finished_run.workdir, tmp_path / "resumed"
     shutil.copytree(whole, resumed)
     shutil.rmtree(resumed / "checkpoints" / "20")
-    train_loop.train(digits_config, resumed)
+    # The same command after an interruption goes on, even if the trace was cut short.
+    train_loop.train(digits_config, resumed, reports=Reports(traced_steps=range(9, 12)))
+    assert "No trace: step 9 is already taken." in capsys.readouterr().out
 
     first, second = (read_state(digits_config, path, 20) for path in (whole, resumed))
     assert first.step == second.step == 20
@@ -104,15 +113,27 @@ def test_what_a_run_writes(finished_run):
     assert (workdir / "train_images.png").stat().st_size > 10_000
     assert list(workdir.glob("events.out.tfevents.*"))
     lines = read_metrics(workdir)
-    assert set(lines[0]) == {"step", "loss", "grad_norm", "learning_rate", *TIMED}
+    assert set(lines[0]) == {"step", "loss", *NORMS, "learning_rate", *TIMED}
     assert set(lines[-1]) == {"step", "test/top1", "test/top5", "test/loss", "test/count"}
     # learning rate of the 4th update with 5 warm-up steps, then of the last one
     assert lines[0]["learning_rate"] == pytest.approx(3e-3 * 3 / 5)
     assert lines[-2]["learning_rate"] == pytest.approx(1e-5 + (3e-3 - 1e-5) / 15, rel=1e-3)
     assert "| stem/kernel " in shown
     assert "step 20/20 | loss" in shown
+    # The wait for the last save is not training.
+    said = float(re.search(r"Finished 20 steps in (\S+) s of training", shown)[1])
+    assert said == pytest.approx(lines[-2]["train_seconds"], abs=0.2)
     assert f"test top-1   {result['test/top1']:.2%} of 364 images" in shown
     assert str(workdir / "curves.png") in shown
+
+
+def test_a_trace_has_the_steps_that_were_asked_for(finished_run):
+    (path,) = finished_run.workdir.glob("profile/plugins/profile/*/perfetto_trace.json.gz")
+    assert list(path.parent.glob("*.xplane.pb"))  # what TensorBoard reads
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    steps = [event["args"]["step_num"] for event in events if event.get("name") == "train"]
+    assert [int(step) for step in steps] == [3, 4, 5]
+    assert f"Wrote a trace to {finished_run.workdir / 'profile'}: " in finished_run.shown
 
 
 @pytest.mark.slow
@@ -216,7 +237,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_co
         return poisoned
 
     monkeypatch.setattr(train_loop, "make_train_step", make_poisoned_step)
-    # The parameters of step 13 are not finite, so the loss of step 14 is not.
+    # Poisoned behind the metrics of step 13, so the loss of step 14 is the first to show it.
     with pytest.raises(FloatingPointError, match="Step 14 is not finite: .*loss nan"):
         train_loop.train(digits_config, tmp_path)
     assert newest_step(tmp_path / "checkpoints") == 10

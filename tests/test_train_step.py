@@ -94,12 +94,14 @@ def test_one_plain_update_by_hand(tiny_mixer, one_device_mesh):
     state, metrics = step(state, to_global(batch, batch_sharding(one_device_mesh)))
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
     np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(gradient), rtol=1e-5)
+    np.testing.assert_allclose(metrics["update_norm"], optax.tree.norm(gradient), rtol=1e-5)
     expected = jax.tree.map(np.subtract, params, gradient)
     jax.tree.map(
         lambda new, old: np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-6),
         state.params,
         expected,
     )
+    np.testing.assert_allclose(metrics["param_norm"], optax.tree.norm(expected), rtol=1e-5)
     assert int(state.step) == 1
 
 

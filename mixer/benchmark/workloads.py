@@ -93,7 +93,7 @@ def training(
         mixup_alpha=mixup_alpha,
         weight_decay=weight_decay,
     )
-    batch = _random_batch(batch_size, image_size, model.num_classes, mesh)
+    batch = random_batch(batch_size, image_size, model.num_classes, mesh)
     return chained(step, init_state({}), batch)
 
 
@@ -107,7 +107,7 @@ def inference(model: nn.Module, *, batch_size: int, image_size: int, mesh: Mesh)
         return model.init(jax.random.key(0), jnp.zeros((1, image_size, image_size, 3)))["params"]
 
     params = jax.jit(init, out_shardings=replicated(mesh))()
-    images = _random_batch(batch_size, image_size, 1, mesh)["images"]
+    images = random_batch(batch_size, image_size, 1, mesh)["images"]
     return repeated(jax.jit(infer, out_shardings=batch_sharding(mesh)), params, images)
 
 
@@ -164,10 +164,11 @@ def _program_bytes(compiled: Any) -> int:
     )
 
 
-def _random_batch(
-    batch_size: int, image_size: int, num_classes: int, mesh: Mesh
+def random_batch(
+    batch_size: int, image_size: int, num_classes: int, mesh: Mesh, *, labels_per_image: int = 1
 ) -> dict[str, jax.Array]:
-    shapes = abstract_batch(batch_sharding(mesh), batch_size, image_size, labels_per_image=1)
+    """Returns random bytes and labels on the devices, as `mixer/batch.py` describes a batch."""
+    shapes = abstract_batch(batch_sharding(mesh), batch_size, image_size, labels_per_image)
 
     def draw() -> dict[str, jax.Array]:
         images, labels = shapes["images"], shapes["labels"]

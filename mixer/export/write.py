@@ -1,10 +1,8 @@
 """Writes an export, and gives it its name once another process has computed the same with it."""
 
 import dataclasses
-import importlib.util
 import os
 import pathlib
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ from mixer.export.onnx_file import write_onnx
 from mixer.export.program import Program, program_of
 from mixer.export.savedmodel import write_savedmodel
 from mixer.export.stablehlo import write_stablehlo
+from mixer.runtime.packages import check_installed
 from mixer.weights.load import LoadedModel
 
 # Format -> the packages that are needed besides those of the project.
@@ -39,13 +38,22 @@ _TOLERANCES = {"float32": 1e-4, "bfloat16": 2**-8}
 
 
 @dataclasses.dataclass(frozen=True)
+class Check:
+    """How an export compares with the model that it was made of."""
+
+    difference: float  # relative to the largest output
+    seconds: float  # of the largest batch, in its runtime
+    model_seconds: float  # the same here
+
+
+@dataclasses.dataclass(frozen=True)
 class Export:
     """An export that was written and read back."""
 
     program: Program
     path: pathlib.Path
     num_bytes: int  # of all files
-    difference: float  # from the model, relative to the largest output
+    check: Check
 
 
 def write_export(
@@ -69,7 +77,7 @@ def write_export(
     path = path.absolute()
     if form not in FORMATS:
         raise unknown_name("format", form, FORMATS)
-    _check_installed(form)
+    check_installed(FORMATS[form], f"for the format {form}")
     if path.exists() or path.is_symlink() or not path.parent.is_dir():
         raise ValueError(f"Expected a new name in an existing folder; got {path}. Choose another.")
     program = program_of(loaded, with_preprocessing=with_preprocessing)
@@ -82,19 +90,18 @@ def write_export(
             write_onnx(program, unfinished)
         else:
             write_savedmodel(program, unfinished)
-        difference = check_export(program, unfinished, form)
+        check = check_export(program, unfinished, form)
         files = [unfinished, *unfinished.rglob("*")]
         num_bytes = sum(file.stat().st_size for file in files if file.is_file())
         unfinished.rename(path)
-    return Export(program, path, num_bytes, difference)
+    return Export(program, path, num_bytes, check)
 
 
-def check_export(program: Program, path: pathlib.Path, form: str) -> float:
-    """Returns how far what its runtime computes in another process is from the model.
+def check_export(program: Program, path: pathlib.Path, form: str) -> Check:
+    """Compares what its runtime computes in another process with the model.
 
-    The difference is relative to the largest output, and the largest of all batches. Outputs in
-    float32 are compared with those of the model as it is used here, in bfloat16 with those of the
-    exported branches.
+    The difference is the largest of all batches. Outputs in float32 are compared with those of the
+    model as it is used here, in bfloat16 with those of the exported branches.
 
     Raises:
       ValueError: the runtime cannot read it, or the difference is too large.
@@ -121,7 +128,9 @@ def check_export(program: Program, path: pathlib.Path, form: str) -> float:
             f"the largest output; got a difference of {difference:.1e}. Nothing was written; use "
             "another format, or --dtype=float32."
         )
-    return difference
+    largest = list(batches.values())[-1]
+    model_seconds = read_back.best_time(lambda x: np.asarray(function(program.params, x)), largest)
+    return Check(difference, float(found["seconds"]), model_seconds)
 
 
 def _images(program: Program, count: int) -> np.ndarray:
@@ -156,12 +165,3 @@ def _read_back(
             )
         with np.load(outputs) as arrays:
             return dict(arrays)
-
-
-def _check_installed(form: str) -> None:
-    names = [requirement.partition(">")[0] for requirement in FORMATS[form]]
-    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
-        raise ValueError(
-            f"Expected the packages {', '.join(names)} for the format {form}; got no "
-            f"{', '.join(missing)}. Install: pip install {shlex.join(FORMATS[form])}"
-        )

@@ -1,7 +1,9 @@
-"""Metrics on disk: `metrics.jsonl`, the record of a run, and TensorBoard events beside it.
+"""Metrics: `metrics.jsonl`, the record of a run, TensorBoard events beside it, Weights & Biases.
 
 A line of `metrics.jsonl` is a JSON object with `step` and any of
-  loss, grad_norm          means over the steps since the last such line; the norm before clipping
+  loss, grad_norm, update_norm, param_norm
+                           means over the steps since the last such line; norms of the gradient
+                           before clipping, the update and the parameters after it, all in one
   learning_rate            of the update of that step
   images_per_second_per_core
                            since the last such line, excluding evaluation and saves
@@ -21,7 +23,7 @@ A line of `metrics.jsonl` is a JSON object with `step` and any of
 import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from etils import epath
@@ -33,7 +35,7 @@ FILE_NAME = "metrics.jsonl"
 
 
 class MetricsWriter:
-    """Appends scalars to both records.
+    """Appends scalars to all records.
 
     Args:
       workdir: of the run.
@@ -41,10 +43,17 @@ class MetricsWriter:
         steps are taken again.
       active: whether this process writes; one of a run does.
       evaluates: whether the evaluation of `first_step` is dropped as well, to be made again.
+      wandb: opens the run in Weights & Biases, if they go there, too.
     """
 
     def __init__(
-        self, workdir: epath.Path, *, first_step: int, active: bool, evaluates: bool = False
+        self,
+        workdir: epath.Path,
+        *,
+        first_step: int,
+        active: bool,
+        evaluates: bool = False,
+        wandb: Callable[[], Any] | None = None,
     ):
         self._active = active
         if not active:
@@ -60,6 +69,7 @@ class MetricsWriter:
             temporary.replace(path)
             self._file = self._exit.enter_context(path.open("a"))
             self._events = open_events(workdir, first_step)
+        self._wandb = wandb() if wandb else None
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Writes the scalars of a step and flushes them, so that a killed run loses none."""
@@ -70,12 +80,17 @@ class MetricsWriter:
             for name, value in scalars.items():
                 self._events.add_scalar(name, value, step)
             self._events.flush()
+            if self._wandb:
+                self._wandb.log(scalars, step=step)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
+        """Closes the records; Weights & Biases marks runs that failed."""
         if self._active:
             with naming(self._path):
                 self._exit.close()
             self._events.close()
+            if self._wandb:
+                self._wandb.finish(exit_code=int(failed))
 
 
 def is_evaluation(line: Mapping[str, Any]) -> bool:

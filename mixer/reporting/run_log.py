@@ -2,6 +2,8 @@
 
 import collections
 import contextlib
+import dataclasses
+import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -20,9 +22,27 @@ from mixer.reporting.config_file import read_config, write_config
 from mixer.reporting.environment import write_environment
 from mixer.reporting.metrics import MetricsWriter, is_evaluation, read_metrics
 from mixer.reporting.progress import Progress, finished_at
+from mixer.reporting.trace import Trace
+from mixer.reporting.wandb_run import open_wandb
+from mixer.runtime.preemption import Preempted
 
 # Steps that the host queues ahead of the metrics that it fetched, so that no device waits for it.
 _STEPS_IN_FLIGHT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Reports:
+    """What a run tells besides its metrics.
+
+    Args:
+      pictures: images and curves.
+      traced_steps: steps, counted from 1, whose trace is written to `profile/` in the workdir.
+      wandb_project: of Weights & Biases, which the metrics go to as well; "": none.
+    """
+
+    pictures: bool = True
+    traced_steps: range = range(0)
+    wandb_project: str = ""
 
 
 class RunLog:
@@ -42,7 +62,7 @@ class RunLog:
       train_flops_per_image: as `mixer.flops.train_flops_per_image`.
       schedule: step -> learning rate.
       saved: `state()` at `first_step`; {} for a new run.
-      pictures: whether images and curves are drawn.
+      reports: what it tells besides.
     """
 
     def __init__(
@@ -58,12 +78,19 @@ class RunLog:
         train_flops_per_image: float,
         schedule: optax.Schedule,
         saved: dict[str, Any],
-        pictures: bool = True,
+        reports: Reports = Reports(),
     ):
         self._started = started
         self.is_new = not saved
         self._active = jax.process_index() == 0
-        self._draws = self._active and pictures
+        self._draws = self._active and reports.pictures
+        self._traced = reports.traced_steps if self._active else range(0)
+        if self._traced.stop > total_steps + 1:
+            raise ValueError(
+                f"Expected --profile to name steps of the run, which has {total_steps:,}; got "
+                f"{self._traced.start:,} to {self._traced.stop - 1:,}."
+            )
+        self._trace: Trace | None = None
         self._workdir = workdir
         self._first_step = first_step
         self._total_steps = total_steps
@@ -90,7 +117,13 @@ class RunLog:
             workdir.mkdir(parents=True, exist_ok=True)
         # Before the new config is written, so that a kill leaves no score beside other settings.
         self._writer = MetricsWriter(
-            workdir, first_step=first_step, active=self._active, evaluates=evaluates
+            workdir,
+            first_step=first_step,
+            active=self._active,
+            evaluates=evaluates,
+            wandb=functools.partial(open_wandb, reports.wandb_project, workdir, config)
+            if reports.wandb_project
+            else None,
         )
         if self._active:
             write_config(workdir, config)
@@ -109,10 +142,12 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, error_type: object, *rest: object) -> None:
+        if self._trace:
+            self._end_trace(self._trace)
         self._waiter.shutdown(wait=False)
         self._progress.close()
-        self._writer.close()
+        self._writer.close(failed=error_type not in (None, Preempted))
 
     def say(self, text: str) -> None:
         """Prints lines, on one process."""
@@ -122,6 +157,8 @@ class RunLog:
         """Shows the parameters of a new run and what it starts from, or that it goes on."""
         if self._first_step:
             self.say(f"Resuming {self._workdir} at step {self._first_step:,}.")
+            if self._traced and self._traced.start <= self._first_step:
+                self.say(f"No trace: step {self._traced.start:,} is already taken.")
             return
         self.say(parameter_overview.get_parameter_overview(params, include_stats=False))
         origin = f"the weights {init_from}, with a fresh head" if init_from else "scratch"
@@ -130,6 +167,7 @@ class RunLog:
     def start_clock(self) -> None:
         """Starts the clock of training. Call it once everything is compiled."""
         self._progress.start()
+        self._switch_trace(self._first_step)
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
@@ -157,6 +195,7 @@ class RunLog:
         self._pending.append((step, metrics, self._waiter.submit(finished_at, metrics)))
         if len(self._pending) > _STEPS_IN_FLIGHT:
             self._report(*self._pending.popleft())
+        self._switch_trace(step)
 
     def add_images(self, batch: dict[str, np.ndarray], class_names: Sequence[str]) -> None:
         """Draws images of a batch, as the model sees them, into `train_images.png`."""
@@ -213,6 +252,23 @@ class RunLog:
         self._progress.close()
         self.say(self._summary() + (f"\n  best         {best}" if best else ""))
         return self._latest
+
+    def _switch_trace(self, step: int) -> None:
+        """Starts or ends the trace after a step, if it is the one for it."""
+        if self._trace and step + 1 == self._traced.stop:
+            with self.pause():
+                self._end_trace(self._trace)
+        elif self._traced and step + 1 == self._traced.start:
+            with self.pause():
+                self._trace = Trace(self._workdir / "profile")
+
+    def _end_trace(self, trace: Trace) -> None:
+        trace.end()
+        self._trace = None
+        self.say(
+            f"Wrote a trace to {trace.folder}: tensorboard --logdir {self._workdir}, or open its "
+            "perfetto_trace.json.gz at ui.perfetto.dev."
+        )
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
         self._writer.write(step, scalars)

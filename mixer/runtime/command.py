@@ -66,7 +66,7 @@ def report(error: Exception) -> int:
     if isinstance(error, app.UsageError):
         print(f"error: {error}\nSee --help.", file=sys.stderr)
         return 2
-    message = _explained(error)
+    message = explained(error)
     if message is None or flags.FLAGS["verbosity"].present:
         traceback.print_exception(error)
     else:
@@ -88,7 +88,7 @@ def _end_of_pipe() -> NoReturn:
     sys.exit(141)
 
 
-def _explained(error: Exception) -> str | None:
+def explained(error: Exception) -> str | None:
     """Returns the message for what a user or the system got wrong, None for a bug."""
     text = str(error)
     if isinstance(error, ValueError | OSError | FloatingPointError):

@@ -7,6 +7,7 @@ from typing import Any
 
 from etils import epath
 
+from mixer.reporting.run_log import Reports
 from mixer.runtime.preemption import Preempted
 from mixer.train_loop import train
 
@@ -23,7 +24,7 @@ def train_here(config: Any, folder: pathlib.Path, log: pathlib.Path) -> int:
         contextlib.redirect_stderr(file),
     ):
         try:
-            train(config, epath.Path(folder), pictures=False)
+            train(config, epath.Path(folder), reports=Reports(pictures=False))
         except Preempted:
             raise KeyboardInterrupt from None
         except Exception:

@@ -94,7 +94,9 @@ def test_a_portable_program_computes_the_same_and_has_no_branches(family):
 def test_jax_alone_runs_stablehlo_for_three_platforms(tmp_path):
     loaded = tiny("mixer", dropout_rate=0.1, remat="block")
     export = write_export(loaded, tmp_path / "mixer.stablehlo", "stablehlo")
-    assert export.difference <= 1e-6
+    assert export.check.difference <= 1e-6
+    assert 0 < export.check.seconds < 60
+    assert 0 < export.check.model_seconds < 60
     assert export.num_bytes == export.path.stat().st_size
     assert jax.export.deserialize(bytearray(export.path.read_bytes())).platforms == (
         "cpu",
@@ -118,7 +120,7 @@ def no_reader(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
             return {
                 name: np.asarray(exported.call(images)) * np.float32(factor)
                 for name, images in batches.items()
-            }
+            } | {"seconds": np.asarray(1.0)}
 
         monkeypatch.setattr(write, "_read_back", compute)
 
@@ -181,7 +183,7 @@ def test_outputs_of_preprocessing_are_probabilities_of_bytes(no_reader, tmp_path
     ],
 )
 def test_what_cannot_be_exported_is_refused(form, fields, options, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(write, "_check_installed", lambda form: None)
+    monkeypatch.setattr(write, "check_installed", lambda *arguments: None)
     model = build_model("mixer", **{"num_classes": 10, **MIXER, **fields})
     with pytest.raises(ValueError, match=message):
         write_export(loaded_model(model), tmp_path / "model", form, **options)

@@ -55,7 +55,8 @@ def trace_step(config: ConfigDict, mesh: jax.sharding.Mesh, num_classes: int, nu
     }
     state, metrics = jax.eval_shape(training.train_step, training.abstract_state, batch)
     assert jax.tree.structure(state) == jax.tree.structure(training.abstract_state)
-    assert {name: value.shape for name, value in metrics.items()} == {"loss": (), "grad_norm": ()}
+    names = ("loss", "grad_norm", "update_norm", "param_norm")
+    assert {name: value.shape for name, value in metrics.items()} == dict.fromkeys(names, ())
     return options, training, cfg
 
 

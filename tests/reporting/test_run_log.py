@@ -1,8 +1,11 @@
 """What a run has cost, by a clock and devices of the test's own."""
 
 import json
+import pathlib
+import struct
 import time
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,7 +15,9 @@ import pytest
 from mixer.flops import CHIPS, Chip
 from mixer.reporting import progress
 from mixer.reporting.metrics import read_metrics
-from mixer.reporting.run_log import RunLog
+from mixer.reporting.run_log import Reports, RunLog
+from mixer.reporting.trace import parse_steps
+from mixer.reporting.wandb_run import check_wandb
 
 DAY = 86400
 
@@ -31,7 +36,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def open_log(workdir, first_step: int, saved: dict[str, Any]) -> RunLog:
+def open_log(workdir, first_step: int, saved: dict[str, Any], **reports: Any) -> RunLog:
     return RunLog(
         workdir,
         started=time.monotonic() - 20,
@@ -43,6 +48,7 @@ def open_log(workdir, first_step: int, saved: dict[str, Any]) -> RunLog:
         train_flops_per_image=1e5,
         schedule=lambda step: 0.1,
         saved=saved,
+        reports=Reports(**reports),
     )
 
 
@@ -93,3 +99,75 @@ def test_the_first_step_says_how_long_the_start_took(tmp_path, clock, capsys):
     (seconds,) = [float(line.split()[3]) for line in said]
     assert said == [f"First step done {seconds:.1f} s after the start."]
     assert 20 <= seconds < 40
+
+
+def test_a_trace_of_steps_that_the_run_does_not_have_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="has 9; got 8 to 10"):
+        open_log(tmp_path, 0, {}, traced_steps=range(8, 11))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_ends_early_writes_the_trace_so_far(tmp_path, clock, capsys):
+    with open_log(tmp_path, 0, {}, traced_steps=range(1, 9)) as log:
+        log.start_clock()
+        train(log, clock, 1, seconds=1)
+    assert "Wrote a trace to" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("profile/plugins/profile/*/*.xplane.pb"))) == 1
+
+
+@pytest.mark.parametrize("text", ["10", "0:5", "5:0", "1:2:3", "-1:2", "a:b", ":", ""])
+def test_steps_to_trace_are_two_positive_numbers(text):
+    assert parse_steps("100:5") == range(100, 105)
+    with pytest.raises(ValueError, match=f"STEP:COUNT.*; got '{text}'."):
+        parse_steps(text)
+
+
+def test_weights_and_biases_without_its_package(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install wandb"):
+        check_wandb()
+
+
+def wandb_records(path: pathlib.Path) -> Iterator[Any]:
+    """Reads the package's file: a header of 7 bytes, then records in the format of LevelDB's log.
+
+    The file is shorter than a block of it, so no record is split.
+    """
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data = path.read_bytes()
+    assert data[:4] == b":W&B"
+    assert len(data) < 32 * 1024
+    start = 7
+    while start < len(data):
+        _, length, kind = struct.unpack_from("<IHB", data, start)
+        assert kind == 1  # a whole record
+        start += 7
+        yield Record.FromString(data[start : start + length])
+        start += length
+
+
+@pytest.mark.slow
+def test_weights_and_biases_get_the_same_metrics_also_after_a_resume(tmp_path, clock, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for first_step, last_step in ((0, 3), (2, 4)):
+        with open_log(tmp_path, first_step, {}, wandb_project="mixer") as log:
+            log.start_clock()
+            for step in range(first_step + 1, last_step + 1):
+                train(log, clock, step, seconds=1)
+    wandb.teardown()  # its process, which ends with a program
+    folders = sorted(tmp_path.glob("wandb/offline-run-*"))
+    run_id = (tmp_path / "wandb_id.txt").read_text()
+    assert [folder.name.split("-")[-1] for folder in folders] == [run_id] * 2
+    seen = []
+    for folder in folders:
+        for record in wandb_records(folder / f"run-{run_id}.wandb"):
+            values = {
+                item.key or ".".join(item.nested_key): json.loads(item.value_json)
+                for item in record.history.item
+            }
+            if values:
+                seen.append((values["_step"], values["loss"], values["learning_rate"]))
+    assert seen == [(step, 1, 0.1) for step in (1, 2, 3, 3, 4)]
+    assert wandb.run is None

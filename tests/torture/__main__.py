@@ -42,8 +42,8 @@ def _forks(folder: pathlib.Path, images: pathlib.Path, count: int) -> list[tuple
 
 
 PARTS = {
+    "forks": functools.partial(_forks, count=5),  # first: others start threads in this process
     "kills": functools.partial(kills.torture, kills=50),
-    "forks": functools.partial(_forks, count=5),
     "signals": signals.torture,
     "pipes": troubles.pipes,
     "stops": troubles.stops,
@@ -56,7 +56,8 @@ PARTS = {
 
 def main() -> int:
     table: list[tuple[str, str, str, bool]] = []
-    for argument in sys.argv[1:] or PARTS:
+    given = sorted(sys.argv[1:], key=lambda argument: not argument.startswith("forks"))
+    for argument in given or PARTS:
         name, _, number = argument.partition("=")
         if name not in PARTS or (number and not isinstance(PARTS[name], functools.partial)):
             sys.exit(f"error: expected any of {', '.join(PARTS)}; got {argument!r}. See --help.")
