@@ -14,7 +14,7 @@ from tests.test_docs import check_command, check_links, check_paths, commands
 
 ROOT = pathlib.Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "notebooks"
-NAMES = [path.stem for path in sorted(FOLDER.glob("*.ipynb"))]
+NAMES = [path.stem for path in sorted(FOLDER.glob("[0-9]_*.ipynb"))]
 CLEAR = "clear it with the command in docs/notebooks/README.md"
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
