@@ -111,5 +111,5 @@ def test_from_an_empty_environment_to_a_prediction(installed, tmp_path):
     assert list(classes) == json.loads(found)[0]["classes"]
     in_python = json.loads(run(installed / "python", "-c", program, cwd=tmp_path))
     assert [[row["classes"], row["probabilities"]] for row in json.loads(found)] == in_python
-    table = run(installed / "mixer-reproduce", "plan", "table3", cwd=tmp_path)
+    table = run(installed / "mixer-reproduce", "plan", "table3", "--print_commands", cwd=tmp_path)
     assert "configs/pretrain_imagenet.py:B/16" in table
