@@ -32,9 +32,8 @@ FORMATS: dict[str, list[str]] = {
 PLATFORMS = ("cpu", "cuda", "tpu")
 BATCH_SIZES = (1, 3)
 
-# Largest difference from the model, relative to the largest output. That of bfloat16 is one
-# rounding: compilers fuse, and so round, otherwise.
-_TOLERANCES = {"float32": 1e-4, "bfloat16": 2**-8}
+# Largest difference from the model in float32, relative to the largest output.
+_TOLERANCE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,14 +100,15 @@ def check_export(program: Program, path: pathlib.Path, form: str) -> Check:
     """Compares what its runtime computes in another process with the model.
 
     The difference is the largest of all batches. Outputs in float32 are compared with those of the
-    model as it is used here, in bfloat16 with those of the exported branches.
+    model as it is used here, in bfloat16 with those of the exported branches. Compilers fuse, and
+    so round, differently: by no more than bfloat16 changes the outputs of the float32 model.
 
     Raises:
       ValueError: the runtime cannot read it, or the difference is too large.
       FloatingPointError: an output of the model is not finite.
     """
-    dtype = jnp.dtype(program.model.dtype).name
-    function = jax.jit(program if dtype == "float32" else program.portable)
+    is_exact = jnp.dtype(program.model.dtype) == jnp.float32
+    function = jax.jit(program if is_exact else program.portable)
     batches = {str(size): _images(program, size) for size in BATCH_SIZES}
     wanted = {name: np.asarray(function(program.params, x)) for name, x in batches.items()}
     found = _read_back(path, form, batches)
@@ -120,8 +120,15 @@ def check_export(program: Program, path: pathlib.Path, form: str) -> Check:
                 f"Expected {program.output_name} {outputs.dtype} {outputs.shape} of the {form} "
                 f"export; got {found[name].dtype} {found[name].shape}. Nothing was written."
             )
-        differences.append(np.abs(found[name] - outputs).max() / np.abs(outputs).max())
-    difference, tolerance = float(np.max(differences)), _TOLERANCES[dtype]
+        differences.append(relative_difference(found[name], outputs))
+    difference, tolerance = float(np.max(differences)), _TOLERANCE
+    if not is_exact:
+        exact = dataclasses.replace(program, model=program.model.clone(dtype=jnp.float32))
+        in_float32 = jax.jit(exact.portable)
+        tolerance = max(
+            relative_difference(wanted[name], np.asarray(in_float32(program.params, x)))
+            for name, x in batches.items()
+        )
     if not difference <= tolerance:  # also if it is NaN
         raise ValueError(
             f"Expected the {form} export to compute what the model does, up to {tolerance:.1e} of "
@@ -131,6 +138,11 @@ def check_export(program: Program, path: pathlib.Path, form: str) -> Check:
     largest = list(batches.values())[-1]
     model_seconds = read_back.best_time(lambda x: np.asarray(function(program.params, x)), largest)
     return Check(difference, float(found["seconds"]), model_seconds)
+
+
+def relative_difference(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Returns the largest difference, divided by the largest of the wanted values."""
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
 
 
 def _images(program: Program, count: int) -> np.ndarray:

@@ -19,6 +19,7 @@ Without a PART all of them are run: 40 minutes on two quiet cores.
 import functools
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 
@@ -56,6 +57,9 @@ PARTS = {
 
 def main() -> int:
     table: list[tuple[str, str, str, bool]] = []
+    # Under nohup this process ignores it, and so would the runs, which are to save and end.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored after `&`
     given = sorted(sys.argv[1:], key=lambda argument: not argument.startswith("forks"))
     for argument in given or PARTS:
         name, _, number = argument.partition("=")
