@@ -65,16 +65,17 @@ def main() -> None:
     # After the flags, so that --help and typos are answered at once.
     import jax
 
+    from mixer.reporting import wandb_run
     from mixer.reporting.run_log import Reports
     from mixer.reporting.trace import parse_steps
-    from mixer.reporting.wandb_run import check_wandb
     from mixer.runtime import distributed
+    from mixer.runtime.packages import check_installed
     from mixer.runtime.preemption import Preempted
     from mixer.train_loop import train
 
     traced_steps = range(0) if _PROFILE.value is None else parse_steps(_PROFILE.value)
     if _WANDB.value:
-        check_wandb()
+        check_installed(wandb_run.REQUIREMENTS, "for --wandb")
     startup.use_compilation_cache(_COMPILATION_CACHE.value)
     distributed.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     try:

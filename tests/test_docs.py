@@ -344,6 +344,7 @@ def test_the_readme_has_all_commands():
         "benchmark.py",
         "sweep.py",
         "draw_weights.py",
+        "demo.py",
         "export.py",
         "reproduce.py",
         "vtab.py",

@@ -1,6 +1,5 @@
 """The same metrics in Weights & Biases, which is optional."""
 
-import importlib.util
 import os
 import uuid
 from typing import Any
@@ -9,13 +8,7 @@ from etils import epath
 
 from mixer.runtime.naming import naming
 
-
-def check_wandb() -> None:
-    """Raises ValueError, which says how to install it, if the package `wandb` is not there."""
-    if importlib.util.find_spec("wandb") is None:
-        raise ValueError(
-            "Expected the package wandb for --wandb; it is not there. Install: pip install wandb"
-        )
+REQUIREMENTS = ["wandb>=0.20"]
 
 
 def open_wandb(project: str, workdir: epath.Path, config: dict[str, Any]) -> Any:

@@ -17,7 +17,6 @@ from mixer.reporting import progress
 from mixer.reporting.metrics import read_metrics
 from mixer.reporting.run_log import Reports, RunLog
 from mixer.reporting.trace import parse_steps
-from mixer.reporting.wandb_run import check_wandb
 
 DAY = 86400
 
@@ -120,12 +119,6 @@ def test_steps_to_trace_are_two_positive_numbers(text):
     assert parse_steps("100:5") == range(100, 105)
     with pytest.raises(ValueError, match=f"STEP:COUNT.*; got '{text}'."):
         parse_steps(text)
-
-
-def test_weights_and_biases_without_its_package(tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="pip install wandb"):
-        check_wandb()
 
 
 def wandb_records(path: pathlib.Path) -> Iterator[Any]:
