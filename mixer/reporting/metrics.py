@@ -2,8 +2,9 @@
 
 A line of `metrics.jsonl` is a JSON object with `step` and any of
   loss, grad_norm, update_norm, param_norm
-                           means over the steps since the last such line; norms of the gradient
-                           before clipping, the update and the parameters after it, all in one
+                           means over the steps since the last such line; norms over all
+                           parameters: of the gradient before clipping, of the update, and of the
+                           parameters after it
   learning_rate            of the update of that step
   images_per_second_per_core
                            since the last such line, excluding evaluation and saves

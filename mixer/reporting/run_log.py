@@ -84,12 +84,13 @@ class RunLog:
         self.is_new = not saved
         self._active = jax.process_index() == 0
         self._draws = self._active and reports.pictures
-        self._traced = reports.traced_steps if self._active else range(0)
-        if self._traced.stop > total_steps + 1:
+        traced = reports.traced_steps
+        if traced.stop > total_steps + 1:
             raise ValueError(
                 f"Expected --profile to name steps of the run, which has {total_steps:,}; got "
-                f"{self._traced.start:,} to {self._traced.stop - 1:,}."
+                f"{traced.start:,} to {traced.stop - 1:,}."
             )
+        self._traced = traced if self._active else range(0)
         self._trace: Trace | None = None
         self._workdir = workdir
         self._first_step = first_step
