@@ -61,24 +61,28 @@ def main() -> int:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored after `&`
     given = sorted(sys.argv[1:], key=lambda argument: not argument.startswith("forks"))
-    for argument in given or PARTS:
-        name, _, number = argument.partition("=")
-        if name not in PARTS or (number and not isinstance(PARTS[name], functools.partial)):
-            sys.exit(f"error: expected any of {', '.join(PARTS)}; got {argument!r}. See --help.")
-        part = PARTS[name]
-        if number:
-            (keyword,) = part.keywords
-            part = functools.partial(part, **{keyword: int(number)})
-        print(f"== {argument}", flush=True)
-        # After an error here a run may still write into it, and the error is what must be seen.
-        temporary = tempfile.TemporaryDirectory(prefix="torture-", ignore_cleanup_errors=True)
-        with temporary as path:
-            folder = pathlib.Path(path)
-            write_images(folder / "images")
-            table += [(name, *row) for row in part(folder, folder / "images")]
-    print()
-    for name, what, figure, is_good in table:
-        print(f"{name:10} {what:45} {figure:45} {'ok' if is_good else 'FAILED'}")
+    try:
+        for argument in given or PARTS:
+            name, _, number = argument.partition("=")
+            if name not in PARTS or (number and not isinstance(PARTS[name], functools.partial)):
+                sys.exit(
+                    f"error: expected any of {', '.join(PARTS)}; got {argument!r}. See --help."
+                )
+            part = PARTS[name]
+            if number:
+                (keyword,) = part.keywords
+                part = functools.partial(part, **{keyword: int(number)})
+            print(f"== {argument}", flush=True)
+            # After an error here a run may still write into it, and the error is what must be seen.
+            temporary = tempfile.TemporaryDirectory(prefix="torture-", ignore_cleanup_errors=True)
+            with temporary as path:
+                folder = pathlib.Path(path)
+                write_images(folder / "images")
+                table += [(name, *row) for row in part(folder, folder / "images")]
+    finally:  # also of what was done before an error
+        print()
+        for name, what, figure, is_good in table:
+            print(f"{name:10} {what:45} {figure:45} {'ok' if is_good else 'FAILED'}")
     return int(not all(is_good for *_, is_good in table))
 
 
