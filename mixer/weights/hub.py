@@ -28,7 +28,9 @@ _PLAIN = re.compile(
 )
 # Of `model_args`, those that the arrays tell, that are checked here, or that matter to training.
 _KNOWN = {"img_size", "mlp_ratio", "patch_size", "embed_dim", "depth", "num_blocks", "num_heads"}
-_KNOWN |= {"num_classes", "class_token", "act_layer", "global_pool", "fc_norm"}
+_KNOWN |= {"num_classes", "class_token", "act_layer", "global_pool"}
+# These have the only value that our models have, timm's default.
+_FIXED = {"in_chans": 3, "fc_norm": False, "qkv_bias": True, "qk_norm": False, "reg_tokens": 0}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # timm's defaults
 
 
@@ -96,11 +98,15 @@ def _parse(config: Mapping[str, Any]) -> HubConfig:
             f"{architecture!r}. If it is one of these, load its {TENSORS} instead."
         )
     arguments = config.get("model_args", {})
-    unknown = [name for name in arguments if name not in _KNOWN and not name.endswith("_rate")]
-    if unknown or arguments.get("fc_norm", False):
+    unknown = [
+        f"{name}={value}"
+        for name, value in arguments.items()
+        if not (name in _KNOWN or name.endswith("_rate") or (name, value) in _FIXED.items())
+    ]
+    if unknown:
         raise ValueError(
-            f"Expected model_args among {', '.join(sorted(_KNOWN))}; got "
-            f"{', '.join(unknown) or 'fc_norm'}, with which timm computes something else."
+            f"Expected model_args among {', '.join(sorted(_KNOWN))}; got {', '.join(unknown)}, "
+            "with which timm computes something else."
         )
     activation = arguments.get("act_layer")
     if activation is not None and activation not in ACTIVATIONS:

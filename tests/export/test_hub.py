@@ -181,7 +181,7 @@ def test_the_config_decides_what_the_arrays_do_not_tell(folder):
     assert load_model(str(folder)).model.gelu_approximate is True
     change(folder, "model_args", act_layer="gelu")
     assert load_model(str(folder)).model.gelu_approximate is False
-    change(folder, "model_args", act_layer=None, drop_path_rate=0.1)
+    change(folder, "model_args", act_layer=None, drop_path_rate=0.1, in_chans=3, fc_norm=False)
     loaded = load_model(str(folder))
     assert loaded.model.gelu_approximate is False
     assert "hub does not record the type of GELU: the exact GELU is used" in loaded.assumed
@@ -213,8 +213,13 @@ def test_another_normalisation_moves_into_the_patches(folder, weights):
     [
         (None, dict(architecture="vit_so400m_patch14_siglip_gap_224"), "plain Mixer, gMLP or ViT"),
         (None, dict(architecture="vit_base_patch16_rpn_224"), "plain Mixer, gMLP or ViT"),
-        ("model_args", dict(pre_norm=True), "got pre_norm, with which timm computes something"),
-        ("model_args", dict(fc_norm=True), "got fc_norm, with which"),
+        (
+            "model_args",
+            dict(pre_norm=True),
+            "got pre_norm=True, with which timm computes something",
+        ),
+        ("model_args", dict(fc_norm=True), "got fc_norm=True, with which"),
+        ("model_args", dict(in_chans=1), "got in_chans=1, with which"),
         ("model_args", dict(act_layer="quick_gelu"), "Unknown act_layer 'quick_gelu'"),
         ("model_args", dict(global_pool="avg"), "Expected global_pool=token in .*got avg"),
         ("model_args", dict(num_heads=2), "Expected num_heads=4 in .*config.json.*got 2"),
