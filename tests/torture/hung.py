@@ -5,11 +5,11 @@ Each phase before the first step has a limit of three seconds in the place of it
 
 import os
 
-from absl import app, flags
+from absl import flags
 
 from mixer import build, main, train_loop
 from mixer.data import input_pipeline
-from mixer.runtime import watchdog
+from mixer.runtime import command, watchdog
 
 PHASES = [name for name in watchdog.PHASES if "weights" not in name]
 
@@ -50,4 +50,4 @@ def patch(phase: str) -> None:
 if __name__ == "__main__":
     patch(os.environ["PHASE"])
     flags.mark_flag_as_required("config")
-    app.run(main.main)
+    command.run(main.main)
