@@ -184,8 +184,7 @@ def _loop(
         with log.pause():
             checkpoints.finish(step, state, {"log": log.state()})
         raise
-    with log.pause():
-        checkpoints.finish(step, state, {"log": log.state()})
+    checkpoints.finish(step, state, {"log": log.state()})
 
 
 def _is_due(step: int, every: int, options: RunOptions) -> bool:

@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import pathlib
-import re
 import shutil
 import signal
 import statistics
@@ -120,9 +119,8 @@ def test_what_a_run_writes(finished_run):
     assert lines[-2]["learning_rate"] == pytest.approx(1e-5 + (3e-3 - 1e-5) / 15, rel=1e-3)
     assert "| stem/kernel " in shown
     assert "step 20/20 | loss" in shown
-    # The wait for the last save is not training.
-    said = float(re.search(r"Finished 20 steps in (\S+) s of training", shown)[1])
-    assert said == pytest.approx(lines[-2]["train_seconds"], abs=0.2)
+    # Without the wait for the last saves, which is not training.
+    assert f"Finished 20 steps in {lines[-2]['train_seconds']:.1f} s of training" in shown
     assert f"test top-1   {result['test/top1']:.2%} of 364 images" in shown
     assert str(workdir / "curves.png") in shown
 

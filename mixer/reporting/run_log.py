@@ -307,6 +307,8 @@ class RunLog:
     def _summary(self) -> str:
         latest, workdir = self._latest, self._workdir
         wall_seconds = time.monotonic() - self._started
+        # When the last step was finished; since then the run has waited for saves.
+        train_seconds = latest.get("train_seconds", self._progress.train_seconds)
         splits = [key.removesuffix("/top1") for key in latest if key.endswith("/top1")]
         accuracies = "".join(
             f"\n  {split + ' top-1':12} {latest[split + '/top1']:.2%} of "
@@ -314,7 +316,7 @@ class RunLog:
             for split in splits
         )
         return f"""
-Finished {self._total_steps:,} steps in {self._progress.train_seconds:.1f} s of training, \
+Finished {self._total_steps:,} steps in {train_seconds:.1f} s of training, \
 {wall_seconds:.1f} s in all.{accuracies}
   config       {workdir / "config.json"}
   metrics      {workdir / "metrics.jsonl"}, and for TensorBoard: tensorboard --logdir {workdir}
