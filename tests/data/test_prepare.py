@@ -379,6 +379,16 @@ def test_a_disk_that_is_too_small_is_refused(ingest, source, monkeypatch):
         ingest(source)
 
 
+def test_room_is_needed_for_images_alone(ingest, source, monkeypatch):
+    folder = next(path for path in sorted(source.rglob("*")) if path.is_file()).parent
+    with open(folder / "huge.jpg", "wb") as sparse:
+        sparse.truncate(2**40)
+    small = type(shutil.disk_usage("/"))(2**30, 0, 2**30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: small)
+    report = ingest(source, unreadable="skip")
+    assert [pathlib.PurePath(name).name for name in report.unreadable] == ["huge.jpg"]
+
+
 def test_more_than_fits_into_memory_is_sorted_on_disk(ingest, source, monkeypatch):
     from tensorflow_datasets.core import shuffle
 

@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from mixer.data.file_names import is_line, shown
 from mixer.data.folder import ClassFiles, read_image_folder
+from mixer.data.image_check import MAX_BYTES
 from mixer.data.prepare.builder import VERSION, ImagesBuilder, Progress
 from mixer.data.prepare.report import IngestReport
 from mixer.data.table import DATASETS
@@ -65,7 +66,8 @@ def ingest_images(
         classes = folder.classes
         found = folder.class_names() if class_names is None else class_names
         names = _label_names(name, found, classes)
-        _check_disk(root, sum(sum(files.sizes) for files in classes))
+        sizes = [size for files in classes for size in files.sizes]
+        _check_disk(root, sum(size for size in sizes if size <= MAX_BYTES))  # others are not copied
         _allow_open_files()
         report = IngestReport(
             source=str(source),
