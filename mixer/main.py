@@ -66,7 +66,7 @@ def main() -> None:
     import jax
 
     from mixer.reporting import wandb_run
-    from mixer.reporting.run_log import Reports
+    from mixer.reporting.reports import Reports
     from mixer.reporting.trace import parse_steps
     from mixer.runtime import distributed
     from mixer.runtime.packages import check_installed

@@ -25,7 +25,8 @@ from mixer.config import check_config
 from mixer.evaluation.in_training import EvalSteps, evaluate_all, jit_eval_steps
 from mixer.flops import train_flops_per_image
 from mixer.models import build_model
-from mixer.reporting.run_log import Reports, RunLog
+from mixer.reporting.reports import Reports
+from mixer.reporting.run_log import RunLog
 from mixer.reporting.workdir import check_workdir
 from mixer.runtime.output import lasting_output
 from mixer.runtime.preemption import Preempted, Preemption

@@ -25,7 +25,7 @@ from mixer.data.records import Files
 from mixer.evaluation import in_training
 from mixer.flops import CHIPS, Chip
 from mixer.reporting.metrics import read_metrics
-from mixer.reporting.run_log import Reports
+from mixer.reporting.reports import Reports
 from mixer.runtime.preemption import Preempted
 from mixer.runtime.watchdog import Watchdog
 from mixer.runtime.workdir_lock import workdir_lock

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import dataclasses
 import functools
 import math
 import time
@@ -22,27 +21,14 @@ from mixer.reporting.config_file import read_config, write_config
 from mixer.reporting.environment import write_environment
 from mixer.reporting.metrics import MetricsWriter, is_evaluation, read_metrics
 from mixer.reporting.progress import Progress, finished_at
-from mixer.reporting.trace import Trace
+from mixer.reporting.reports import Reports
+from mixer.reporting.summary import summary
+from mixer.reporting.trace import Tracer
 from mixer.reporting.wandb_run import open_wandb
 from mixer.runtime.preemption import Preempted
 
 # Steps that the host queues ahead of the metrics that it fetched, so that no device waits for it.
 _STEPS_IN_FLIGHT = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Reports:
-    """What a run tells besides its metrics.
-
-    Args:
-      pictures: images and curves.
-      traced_steps: steps, counted from 1, whose trace is written to `profile/` in the workdir.
-      wandb_project: of Weights & Biases, which the metrics go to as well; "": none.
-    """
-
-    pictures: bool = True
-    traced_steps: range = range(0)
-    wandb_project: str = ""
 
 
 class RunLog:
@@ -78,20 +64,19 @@ class RunLog:
         train_flops_per_image: float,
         schedule: optax.Schedule,
         saved: dict[str, Any],
-        reports: Reports = Reports(),
+        reports: Reports,
     ):
         self._started = started
         self.is_new = not saved
         self._active = jax.process_index() == 0
         self._draws = self._active and reports.pictures
-        traced = reports.traced_steps
-        if traced.stop > total_steps + 1:
-            raise ValueError(
-                f"Expected --profile to name steps of the run, which has {total_steps:,}; got "
-                f"{traced.start:,} to {traced.stop - 1:,}."
-            )
-        self._traced = traced if self._active else range(0)
-        self._trace: Trace | None = None
+        self._tracer = Tracer(
+            reports.traced_steps,
+            workdir / "profile",
+            total_steps=total_steps,
+            active=self._active,
+            say=self.say,
+        )
         self._workdir = workdir
         self._first_step = first_step
         self._total_steps = total_steps
@@ -103,17 +88,9 @@ class RunLog:
         self._waiter = ThreadPoolExecutor(1, "finished")
         self._window: list[dict[str, float]] = saved.get("window", [])
         self._latest: dict[str, float] = {}
-        evaluated_step = -1
         # A finished run with other settings: the score of the old ones is not that of these.
         evaluates = first_step == total_steps and not same_evaluation(read_config(workdir), config)
-        for line in read_metrics(workdir, last_step=first_step):
-            if is_evaluation(line):
-                if evaluates and line["step"] == first_step:
-                    continue
-                evaluated_step = line["step"]
-            self._remember(line)
-        # All processes evaluate, or none does.
-        self._evaluated_step = int(multihost_utils.broadcast_one_to_all(np.int32(evaluated_step)))
+        self._evaluated_step = self._read_lines(evaluates)
         if self._active:
             workdir.mkdir(parents=True, exist_ok=True)
         # Before the new config is written, so that a kill leaves no score beside other settings.
@@ -122,9 +99,7 @@ class RunLog:
             first_step=first_step,
             active=self._active,
             evaluates=evaluates,
-            wandb=functools.partial(open_wandb, reports.wandb_project, workdir, config)
-            if reports.wandb_project
-            else None,
+            wandb=functools.partial(open_wandb, reports.wandb_project, workdir, config),
         )
         if self._active:
             write_config(workdir, config)
@@ -140,12 +115,26 @@ class RunLog:
             active=self._active,
         )
 
+    def _read_lines(self, evaluates: bool) -> int:
+        """Takes in the lines up to the first step; returns the last step that was evaluated or -1.
+
+        `evaluates`: the evaluation of the first step is to be made again.
+        """
+        evaluated_step = -1
+        for line in read_metrics(self._workdir, last_step=self._first_step):
+            if is_evaluation(line):
+                if evaluates and line["step"] == self._first_step:
+                    continue
+                evaluated_step = line["step"]
+            self._remember(line)
+        # All processes evaluate, or none does.
+        return int(multihost_utils.broadcast_one_to_all(np.int32(evaluated_step)))
+
     def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, error_type: object, *rest: object) -> None:
-        if self._trace:
-            self._end_trace(self._trace)
+        self._tracer.end()
         self._waiter.shutdown(wait=False)
         self._progress.close()
         self._writer.close(failed=error_type not in (None, Preempted))
@@ -158,8 +147,9 @@ class RunLog:
         """Shows the parameters of a new run and what it starts from, or that it goes on."""
         if self._first_step:
             self.say(f"Resuming {self._workdir} at step {self._first_step:,}.")
-            if self._traced and self._traced.start <= self._first_step:
-                self.say(f"No trace: step {self._traced.start:,} is already taken.")
+            steps = self._tracer.steps
+            if steps and steps.start <= self._first_step:
+                self.say(f"No trace: step {steps.start:,} is already taken.")
             return
         self.say(parameter_overview.get_parameter_overview(params, include_stats=False))
         origin = f"the weights {init_from}, with a fresh head" if init_from else "scratch"
@@ -251,25 +241,17 @@ class RunLog:
         `best` describes the checkpoint with the best score; "" without one.
         """
         self._progress.close()
-        self.say(self._summary() + (f"\n  best         {best}" if best else ""))
+        # Training took until the last step was finished; since then the run has waited for saves.
+        train_seconds = self._latest.get("train_seconds", self._progress.train_seconds)
+        wall_seconds = time.monotonic() - self._started
+        text = summary(self._latest, self._workdir, self._total_steps, train_seconds, wall_seconds)
+        self.say(text + (f"\n  best         {best}" if best else ""))
         return self._latest
 
     def _switch_trace(self, step: int) -> None:
-        """Starts or ends the trace after a step, if it is the one for it."""
-        if self._trace and step + 1 == self._traced.stop:
+        if self._tracer.is_due(step):
             with self.pause():
-                self._end_trace(self._trace)
-        elif self._traced and step + 1 == self._traced.start:
-            with self.pause():
-                self._trace = Trace(self._workdir / "profile")
-
-    def _end_trace(self, trace: Trace) -> None:
-        trace.end()
-        self._trace = None
-        self.say(
-            f"Wrote a trace to {trace.folder}: tensorboard --logdir {self._workdir}, or open its "
-            "perfetto_trace.json.gz at ui.perfetto.dev."
-        )
+                self._tracer.switch()
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
         self._writer.write(step, scalars)
@@ -303,22 +285,3 @@ class RunLog:
             }
             self._write(step, line)
             self._progress.show(step, line)
-
-    def _summary(self) -> str:
-        latest, workdir = self._latest, self._workdir
-        wall_seconds = time.monotonic() - self._started
-        # When the last step was finished; since then the run has waited for saves.
-        train_seconds = latest.get("train_seconds", self._progress.train_seconds)
-        splits = [key.removesuffix("/top1") for key in latest if key.endswith("/top1")]
-        accuracies = "".join(
-            f"\n  {split + ' top-1':12} {latest[split + '/top1']:.2%} of "
-            f"{latest[split + '/count']:,} images"
-            for split in splits
-        )
-        return f"""
-Finished {self._total_steps:,} steps in {train_seconds:.1f} s of training, \
-{wall_seconds:.1f} s in all.{accuracies}
-  config       {workdir / "config.json"}
-  metrics      {workdir / "metrics.jsonl"}, and for TensorBoard: tensorboard --logdir {workdir}
-  pictures     {workdir / "curves.png"}, {workdir / "train_images.png"}
-  checkpoint   {workdir / "checkpoints" / str(self._total_steps)}"""

@@ -12,7 +12,7 @@ REQUIREMENTS = ["wandb>=0.20"]
 
 
 def open_wandb(project: str, workdir: epath.Path, config: dict[str, Any]) -> Any:
-    """Returns the package's run for a workdir: a new one, or that of the run that is resumed.
+    """Returns the package's run for a workdir, new or resumed; None without a project.
 
     Its id is kept in `wandb_id.txt`. Metrics of steps that it already has are left as they are. A
     server is asked for, unless WANDB_MODE=offline, and the files lie in the workdir, or in the
@@ -21,6 +21,8 @@ def open_wandb(project: str, workdir: epath.Path, config: dict[str, Any]) -> Any
     Raises:
       ValueError: it did not start, as without a login.
     """
+    if not project:
+        return None
     import wandb
 
     path = workdir / "wandb_id.txt"

@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from mixer.reporting.run_log import Reports
+from mixer.reporting.reports import Reports
 from mixer.runtime.preemption import Preempted
 from mixer.train_loop import train
 

@@ -15,7 +15,8 @@ import pytest
 from mixer.flops import CHIPS, Chip
 from mixer.reporting import progress
 from mixer.reporting.metrics import read_metrics
-from mixer.reporting.run_log import Reports, RunLog
+from mixer.reporting.reports import Reports
+from mixer.reporting.run_log import RunLog
 from mixer.reporting.trace import parse_steps
 
 DAY = 86400
