@@ -108,9 +108,6 @@ def test_several_steps_in_a_program_are_the_steps_one_by_one(tmp_path, digits_co
     assert [line["step"] for line in lines] == [4, 8, 12, 16, 20, 20]
     for line, other in zip(lines, expected, strict=True):
         assert line == pytest.approx(other, rel=1e-5)  # another program rounds differently
-    states = [read_state(digits_config, path, 20) for path in (finished_run.workdir, tmp_path)]
-    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_a_run_on_images_that_the_devices_keep_is_resumed_bit_for_bit(tmp_path, digits_config):
