@@ -1,8 +1,9 @@
-"""timm's training takes the steps of ours, on batches that are drawn as ours are."""
+"""timm's training takes the steps of ours."""
 
-import collections
 import importlib.util
 import itertools
+import sys
+import time
 from types import SimpleNamespace
 
 import flax
@@ -11,16 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
 
 from configs import cifar_fractions
 from mixer.batch import mixup_weight
 from mixer.build import build_without_data
 from mixer.models import build_model
+from mixer.reporting.config_file import read_config
 from mixer.reporting.metrics import is_evaluation, read_metrics
 from mixer.train_state import TrainState
 from mixer.train_step import make_train_step
 from mixer.weights.mixer_timm import to_timm
+from tests.children import run
+from tests.conftest import ROOT
 from tests.models.tiny import random_params
 
 pytestmark = [
@@ -32,10 +35,13 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def peer():
     """The modules, which import PyTorch."""
-    from tests.peers import images_in_memory, timm_recipe, train_timm
+    from tests.peers import images_in_memory, timm_recipe, timm_training
 
     return SimpleNamespace(
-        torch=timm_recipe.torch, recipe=timm_recipe, data=images_in_memory, main=train_timm
+        torch=timm_recipe.torch,
+        recipe=timm_recipe,
+        data=images_in_memory,
+        train=timm_training.train,
     )
 
 
@@ -167,52 +173,6 @@ def test_a_run_starts_as_ours(peer):
         assert float(kept.mean()) == pytest.approx(1 - rate, abs=0.05)
 
 
-def test_batches_hold_random_parts_of_the_padded_images_half_of_them_mirrored(peer):
-    config = small_config(batch_size=500)
-    config.train_crop = ConfigDict({"name": "padded_crop", "padding": 1})
-    config.flip = True
-    images = np.arange(1, 1 + 2 * 8 * 8).reshape(2, 8, 8, 1).repeat(3, 3).astype(np.uint8)
-    batches = peer.data.train_batches(config, peer.torch.tensor(images), peer.torch.tensor([0, 1]))
-    peer.torch.manual_seed(0)
-    batch, labels = next(batches)
-    assert labels.bincount().tolist() == [250, 250]
-    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    windows = {
-        padded[label, top : top + 8, left : left + 8][:, ::turn].tobytes(): (label, top, left, turn)
-        for label, top, left, turn in np.ndindex(2, 3, 3, 2)
-        for turn in [1 - 2 * turn]
-    }
-    assert len(windows) == 36
-    found = [windows[image.tobytes()] for image in batch.numpy()]
-    assert [label for label, *_ in found] == labels.tolist()
-    counts = collections.Counter(found)
-    assert len(counts) == 36
-    assert 4 <= min(counts.values()) <= max(counts.values()) <= 30
-    assert 200 <= sum(turn == 1 for *_, turn in found) <= 300
-
-
-def test_randaugment_has_our_strength(peer):
-    config = small_config(batch_size=64)
-    config.train_crop = ConfigDict({"name": "padded_crop", "padding": 0})
-    config.flip = False
-    config.randaugment.layers = 1
-    images = peer.torch.full((64, 8, 8, 3), 100, dtype=peer.torch.uint8)
-    labels = peer.torch.zeros(64, dtype=peer.torch.int64)
-
-    def values(magnitude):
-        config.randaugment.magnitude = magnitude
-        peer.torch.manual_seed(0)
-        batch, _ = next(peer.data.train_batches(config, images, labels))
-        return set(batch.flatten().tolist())
-
-    # Brightness times 1 +- 0.9, and times 1 +- 0.45; 128 where a move leaves the image.
-    assert {10, 128, 190} <= values(10.0)
-    assert {55, 128, 145} <= values(5.0)
-    config.randaugment.magnitude = 15.0
-    with pytest.raises(ValueError, match=r"magnitude of at most 10.*got 15\.0"):
-        next(peer.data.train_batches(config, images, labels))
-
-
 def test_a_run_learns_and_writes_our_metrics(peer, digits_config, tmp_path, capsys):
     config = digits_config
     config.model.stochastic_depth_rate = 0.1
@@ -221,7 +181,7 @@ def test_a_run_learns_and_writes_our_metrics(peer, digits_config, tmp_path, caps
     config.eval_every = 40
     config.log_every = 20
     config.optimizer.learning_rate = 0.01
-    training = peer.main.train(config, tmp_path)
+    training = peer.train(config, tmp_path, started=time.monotonic() - 5)
     lines = read_metrics(tmp_path)
     assert [(line["step"], is_evaluation(line)) for line in lines] == [
         *[(20, False), (40, False), (40, True), (50, False), (50, True)]
@@ -231,6 +191,7 @@ def test_a_run_learns_and_writes_our_metrics(peer, digits_config, tmp_path, caps
         passed = after["wall_seconds"] - before["wall_seconds"]
         assert trained == 0.0 if is_evaluation(after) else 0.0 < trained <= passed
         assert passed > 0.0
+    assert lines[0]["wall_seconds"] > 5 + lines[0]["train_seconds"]
     assert lines[2]["test/count"] == 364
     assert lines[0]["loss"] > 1.1 * lines[-2]["loss"]
     assert lines[-1]["test/top1"] > 0.2
@@ -239,8 +200,8 @@ def test_a_run_learns_and_writes_our_metrics(peer, digits_config, tmp_path, caps
     assert training.evaluate(images, labels)["loss"] == pytest.approx(lines[-1]["test/loss"])
     assert (tmp_path / "config.json").exists()
     assert capsys.readouterr().out.count("images/s | test ") == 2
-    with pytest.raises(FileExistsError):
-        peer.main.train(config, tmp_path)
+    with pytest.raises(ValueError, match="Expected a new --workdir; got one with .*jsonl"):
+        peer.train(config, tmp_path, started=time.monotonic() - 5)
 
 
 @pytest.mark.parametrize(
@@ -259,3 +220,23 @@ def test_what_the_peer_does_not_have_is_refused(peer, key, value):
     config.update_from_flattened_dict({key: value})
     with pytest.raises(ValueError, match=f"Expected {key} to be .*; got '{value}'"):
         peer.recipe.check_recipe(config)
+
+
+@pytest.mark.slow
+def test_the_command_trains(data_dir, tmp_path):
+    command = [sys.executable, "-m", "tests.peers.train_timm", "--config=configs/digits.py"]
+    flags = [f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}", "--config.batch_size=32"]
+    flags += ["--steps=4", "--eval_every=2", "--seed=3"]
+    result = run([*command, *flags], cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert [line.partition(" | ")[0] for line in result.stdout.splitlines()] == [
+        "step 2/4",
+        "step 4/4",
+    ]
+    config = read_config(tmp_path / "run")
+    keys = ("data_dir", "num_steps", "eval_every", "seed", "batch_size")
+    assert [config[key] for key in keys] == [data_dir, 4, 2, 3, 32]
+    assert "num_epochs" not in config
+    result = run([*command, *flags], cwd=ROOT)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: Expected a new --workdir")
