@@ -37,7 +37,8 @@ def test_the_table_has_the_last_evaluation_by_each_minute(call, runs, tmp_path):
         "| ours | 40.00, - | 50.00, 41.26 | 50.00, 60.00 |",
         "| timm, eager | - | 20.00 | 20.00 |",
     ]
-    assert Image.open(output).size == (960, 540)
+    with Image.open(output) as image:
+        assert image.size == (960, 540)
 
 
 def test_each_label_has_one_colour_and_each_minute_a_mark(call, runs, tmp_path, monkeypatch):
