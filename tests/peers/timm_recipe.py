@@ -134,7 +134,8 @@ class Training:
         correct, loss = 0, 0.0
         self.eval_network.eval()
         with torch.inference_mode(), self._autocast():
-            for x, y in zip(images.split(500), labels.split(500), strict=True):
+            batches = (part.split(self._config.batch_size) for part in (images, labels))
+            for x, y in zip(*batches, strict=True):
                 x, y = x.to(self.device), y.to(self.device)
                 logits = self.eval_network(_normalized(x)).float()
                 correct += int((logits.argmax(1) == y).sum())
