@@ -35,7 +35,7 @@ from mixer.train_loop import create_training
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 NORMS = ("grad_norm", "update_norm", "param_norm")
-TIMED = ("images_per_second_per_core", "train_seconds", "core_days")
+TIMED = ("images_per_second_per_core", "train_seconds", "wall_seconds", "core_days")
 
 
 def read_lines(workdir: pathlib.Path) -> list[dict[str, float]]:
@@ -154,7 +154,8 @@ def test_what_a_run_writes(finished_run):
     assert list(workdir.glob("events.out.tfevents.*"))
     lines = read_metrics(workdir)
     assert set(lines[0]) == {"step", "loss", *NORMS, "learning_rate", *TIMED}
-    assert set(lines[-1]) == {"step", "test/top1", "test/top5", "test/loss", "test/count"}
+    scores = {"test/top1", "test/top5", "test/loss", "test/count"}
+    assert set(lines[-1]) == {"step", "wall_seconds", *scores}
     # learning rate of the 4th update with 5 warm-up steps, then of the last one
     assert lines[0]["learning_rate"] == pytest.approx(3e-3 * 3 / 5)
     assert lines[-2]["learning_rate"] == pytest.approx(1e-5 + (3e-3 - 1e-5) / 15, rel=1e-3)
@@ -358,7 +359,7 @@ def test_a_finished_run_with_other_eval_settings_is_evaluated_with_these(
     assert "test/top1" not in result
     lines = read_metrics(workdir)
     assert [line["step"] for line in lines] == [4, 8, 12, 16, 20, 20]
-    metrics = ("step", "few/top1", "few/top5", "few/loss", "few/count")
+    metrics = ("step", "wall_seconds", "few/top1", "few/top5", "few/loss", "few/count")
     assert lines[-1] == {key: result[key] for key in metrics}
     assert json.loads((workdir / "config.json").read_text())["eval_splits"] == {
         "few": "train[:100]"
@@ -367,7 +368,10 @@ def test_a_finished_run_with_other_eval_settings_is_evaluated_with_these(
     digits_config.eval_splits = {"test": "test"}
     digits_config.eval_resize = 16
     before = (workdir / "metrics.jsonl").read_bytes()
-    assert train_loop.train(digits_config, workdir) == finished_run.result
+    result = train_loop.train(digits_config, workdir)
+    assert result.pop("wall_seconds") > 0
+    assert finished_run.result | result == finished_run.result
+    assert result.keys() == finished_run.result.keys() - {"wall_seconds"}
     assert (workdir / "metrics.jsonl").read_bytes() != before
     assert read_lines(workdir) == read_lines(finished_run.workdir)
 

@@ -1,6 +1,8 @@
 """Metrics: `metrics.jsonl`, the record of a run, TensorBoard events beside it, Weights & Biases.
 
-A line of `metrics.jsonl` is a JSON object with `step` and any of
+A line of `metrics.jsonl` is a JSON object with `step`, `wall_seconds` and any of the others below.
+  wall_seconds             from the start of the program to the writing of the line, all included; a
+                           resumed run goes on from those of its checkpoint
   loss, grad_norm, update_norm, param_norm
                            means over the steps since the last such line; norms over all
                            parameters: of the gradient before clipping, of the update, and of the

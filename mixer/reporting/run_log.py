@@ -67,6 +67,8 @@ class RunLog:
         reports: Reports,
     ):
         self._started = started
+        # A checkpoint of an older version has no clock but that of training.
+        self._wall_seconds_before = saved.get("wall_seconds", saved.get("train_seconds", 0.0))
         self.is_new = not saved
         self._active = jax.process_index() == 0
         self._draws = self._active and reports.pictures
@@ -241,6 +243,7 @@ class RunLog:
         """Returns what a resumed run needs of the log, as JSON can hold it."""
         return {
             "window": self._window,
+            "wall_seconds": self._wall_seconds(),
             **self._progress.state(),
         }
 
@@ -262,7 +265,12 @@ class RunLog:
             with self.pause():
                 self._tracer.switch()
 
+    def _wall_seconds(self) -> float:
+        """Returns the seconds since the program started, and those before a resume."""
+        return self._wall_seconds_before + time.monotonic() - self._started
+
     def _write(self, step: int, scalars: dict[str, float]) -> None:
+        scalars = {**scalars, "wall_seconds": self._wall_seconds()}
         self._writer.write(step, scalars)
         self._remember({"step": step, **scalars})
 

@@ -22,7 +22,7 @@ from mixer.checkpoint.restore import restore_newest
 from mixer.checkpoint.save import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-OF_THE_CLOCK = ("images_per_second_per_core", "train_seconds", "core_days")
+OF_THE_CLOCK = ("images_per_second_per_core", "train_seconds", "wall_seconds", "core_days")
 
 
 Fault = Callable[[pathlib.Path, pathlib.Path], object]  # of a step, with the step before at hand

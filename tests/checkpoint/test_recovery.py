@@ -33,7 +33,7 @@ from mixer.evaluation import in_training
 from mixer.reporting.metrics import read_metrics
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-OF_THE_CLOCK = ("images_per_second_per_core", "train_seconds", "core_days")
+OF_THE_CLOCK = ("images_per_second_per_core", "train_seconds", "wall_seconds", "core_days")
 
 # `arrays_of` leaves the choice of devices to Orbax.
 pytestmark = pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")

@@ -32,7 +32,7 @@ def timm(
       ImportError: timm or PyTorch is not installed.
       RuntimeError: PyTorch does not support the device, or cannot compile on this machine.
     """
-    torch, models = _import()
+    torch, models = import_timm()
     device = {"cpu": "cpu", "gpu": "cuda"}.get(jax.default_backend())
     if device is None or (device == "cuda" and not torch.cuda.is_available()):
         raise RuntimeError(f"this PyTorch does not run on JAX's {jax.default_backend()}")
@@ -101,7 +101,8 @@ def _network(models: Any, name: str, size: dict[str, Any], image_size: int) -> A
     return mixers.MlpMixer(num_blocks=size["num_blocks"], **fields)
 
 
-def _import() -> tuple[Any, Any]:
+def import_timm() -> tuple[Any, Any]:
+    """Returns `torch` and `timm.models`; raises ImportError without them."""
     import torch
 
     try:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 from mixer.flops import CHIPS, Chip
-from mixer.reporting import progress
+from mixer.reporting import progress, run_log
 from mixer.reporting.metrics import read_metrics
 from mixer.reporting.reports import Reports
 from mixer.reporting.run_log import RunLog
@@ -36,10 +36,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def open_log(workdir, first_step: int, saved: dict[str, Any], **reports: Any) -> RunLog:
+def open_log(
+    workdir, first_step: int, saved: dict[str, Any], *, started: float | None = None, **reports: Any
+) -> RunLog:
     return RunLog(
         workdir,
-        started=time.monotonic() - 20,
+        started=time.monotonic() - 20 if started is None else started,
         config={},
         first_step=first_step,
         total_steps=9,
@@ -88,6 +90,30 @@ def test_the_cost_of_a_run_resumed_on_other_devices(tmp_path, monkeypatch, clock
         assert [line["model_flops_utilisation"] for line in lines] == [0.2, 0.05, 0.1]
     else:
         assert not any("model_flops_utilisation" in line for line in lines)
+
+
+def test_the_wall_clock_goes_on_from_the_checkpoint(tmp_path, monkeypatch, clock):
+    monkeypatch.setattr(run_log, "time", types.SimpleNamespace(monotonic=clock.monotonic))
+    scores = {"test": {"top1": 0.5, "count": 2}}
+    with open_log(tmp_path, 0, {}, started=clock.seconds - 10, pictures=False) as log:
+        log.start_clock()
+        saved = train(log, clock, 1, seconds=100)
+        clock.seconds += 7
+        log.add_evaluations(1, scores)
+        train(log, clock, 2, seconds=100)  # not saved
+    clock.seconds += 5000  # nothing runs
+    with open_log(tmp_path, 1, saved, started=clock.seconds - 20, pictures=False) as log:
+        log.start_clock()
+        train(log, clock, 2, seconds=100)
+        log.add_evaluations(2, scores)
+    first = 10 + 100
+    second = first + DAY / 2 + 20 + 100  # from the save of step 1
+    walls = [line["wall_seconds"] for line in read_metrics(tmp_path)]
+    assert walls == [first, first + DAY / 2 + 7, second, second + DAY / 2]
+    del saved["wall_seconds"]  # as older versions saved it
+    with open_log(tmp_path, 1, saved, started=clock.seconds - 20, pictures=False) as log:
+        log.add_evaluations(1, scores)
+    assert read_metrics(tmp_path)[-1]["wall_seconds"] == 100 + 20
 
 
 def test_the_first_step_says_how_long_the_start_took(tmp_path, clock, capsys):

@@ -22,7 +22,7 @@ from mixer.train_state import TrainState
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 STEPS = 50
-OF_THE_CLOCK = ("images_per_second_per_core", "train_seconds", "core_days")
+OF_THE_CLOCK = ("images_per_second_per_core", "train_seconds", "wall_seconds", "core_days")
 
 
 @pytest.fixture
