@@ -215,6 +215,8 @@ def _train_crop(cfg: ConfigReader, size: int) -> Any:
 
     if cfg.name == "inception_crop":
         return preprocess.inception_crop(size, area=tuple(cfg.area))
+    if cfg.name == "padded_crop":
+        return preprocess.padded_crop(size, padding=cfg.padding)
     crop = preprocess.random_crop if cfg.name == "random_crop" else preprocess.squeezed_crop
     return crop(size, resize=cfg.resize)
 

@@ -59,7 +59,7 @@ DATA = {
     ),
     "train_crop.name": Key(
         str,
-        "inception_crop, random_crop, squeezed_crop",
+        "inception_crop, random_crop, squeezed_crop, padded_crop",
         "how a training image is brought to `image_size`",
         "section 3",
     ),
@@ -74,6 +74,9 @@ DATA = {
         "1 <= x <= 8192; at least `image_size`",
         "before the crop: for `random_crop` the shorter side, for `squeezed_crop` both sides",
         "ours",
+    ),
+    "train_crop.padding": _optional(
+        int, "0 <= x <= 8192", "for `padded_crop`: black pixels added on each side", "ResNet paper"
     ),
     "flip": Key(bool, "", "random horizontal flip", "section 3"),
     "randaugment.layers": Key(int, "0 <= x <= 100", "operations per image; 0 = off", "Table 4: 2"),

@@ -33,7 +33,7 @@ def make_train_preprocess(
 ) -> TrainPreprocess:
     """Returns the training function (encoded image, seed `[2]`) -> uint8 `[size, size, 3]`.
 
-    It applies `crop` (`inception_crop`, `random_crop` or `squeezed_crop`), then `flip` (half of the
+    It applies `crop` (`inception_crop`, `random_crop`, `squeezed_crop` or `padded_crop`), then `flip` (half of the
     images, left to right), then RandAugment with that many layers (0 for none) and that magnitude.
 
     Raises:
@@ -191,12 +191,32 @@ def squeezed_crop(size: int, *, resize: int) -> TrainCrop:
     _check_resize(size, resize)
 
     def crop(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        bilinear = tf.image.ResizeMethod.BILINEAR
-        image = tf.image.resize(_decode(encoded), (resize, resize), bilinear, antialias=True)
-        image = tf.cast(tf.round(image), tf.uint8)
+        return tf.image.stateless_random_crop(_squeeze(encoded, resize), (size, size, 3), seed)
+
+    return crop
+
+
+def padded_crop(size: int, *, padding: int) -> TrainCrop:
+    """Returns the crop of small images: a random `size` x `size` part of the padded image.
+
+    `padding` black pixels are added on each side. An image of another size is squeezed to `size` x
+    `size` before, as in `squeezed_crop`.
+
+    Source: the ResNet paper (arXiv:1512.03385), section 4.2.
+    """
+
+    def crop(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        image = tf.pad(_squeeze(encoded, size), [[padding, padding], [padding, padding], [0, 0]])
         return tf.image.stateless_random_crop(image, (size, size, 3), seed)
 
     return crop
+
+
+def _squeeze(encoded: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns the whole image, decoded and squeezed to uint8 `[size, size, 3]`."""
+    bilinear = tf.image.ResizeMethod.BILINEAR
+    image = tf.image.resize(_decode(encoded), (size, size), bilinear, antialias=True)
+    return tf.cast(tf.round(image), tf.uint8)
 
 
 def _check_resize(size: int, resize: int) -> None:
