@@ -272,7 +272,7 @@ def test_every_row_on_a_cpu(tmp_path):
     assert description.endswith(f"date {datetime.date.today().isoformat()}.")
     header, *rows = cells_of(done.stdout)
     assert len(header) == 11
-    models = ("S/32", "S/16", "ViT-Ti/16")
+    models = ("S/32", "ViT-Ti/16")
     modes = ("training", "inference")
     assert [row[:2] for row in rows[:-1]] == [[model, mode] for model in models for mode in modes]
     for row in rows[:-1]:
@@ -288,4 +288,4 @@ def test_every_row_on_a_cpu(tmp_path):
     assert rows[-1][:2] == [f"0.15M,{dataset}", "to 90% test top-1"]
     assert re.fullmatch(r"not reached in \d+\.\d min \(best \d+\.\d\d%, step [24]\)", rows[-1][2])
     assert "Left out" not in done.stdout
-    assert len(re.findall(r"^\[ *\d+ s\] .* (training|inference)", done.stderr, re.M)) >= 24
+    assert len(re.findall(r"^\[ *\d+ s\] .* (training|inference)", done.stderr, re.M)) == 16
