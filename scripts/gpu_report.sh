@@ -30,10 +30,10 @@ for argument in "$@"; do
         --peers | --peers=true) peers=yes ;;
     esac
 done
-prepare_environment $name $requirements
+prepare_environment $name $requirements >&2 # the table alone goes to stdout
 log=.venv/install_peers.log
-if [ "$peers" ] && ! .venv/bin/python -c 'import timm, torch' 2>/dev/null; then
-    say "Installing torch and timm (the output goes to $log)"
+if [ "$peers" ]; then
+    say "Installing torch and timm (the output goes to $log)" >&2
     .venv/bin/python -m pip install torch timm -c requirements.lock >"$log" 2>&1 ||
         fail "the installation of torch and timm failed; see $log, or leave out --peers."
 fi

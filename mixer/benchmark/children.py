@@ -16,7 +16,6 @@ from typing import Any
 from mixer.benchmark.timing import is_out_of_memory
 
 _ROOT = pathlib.Path(__file__).parent.parent.parent
-_STOPS_WITHIN = 60.0  # seconds for a run that was told to stop, in which it saves
 _SHOWN = 80  # characters of an error in a cell of the table
 
 
@@ -41,7 +40,8 @@ def run_json(
                 raise NotMeasuredError("no time") from None
         for line in output.read_text(errors="replace").splitlines():
             if line.startswith("{"):  # printed even where nothing fits, which ends with an error
-                return dict(json.loads(line))
+                with contextlib.suppress(ValueError):  # not ours
+                    return dict(json.loads(line))
         raise NotMeasuredError(_reason(errors.read_text(errors="replace"), process.returncode))
 
 
@@ -80,10 +80,6 @@ def minutes_to_accuracy(
                 stopped = _reached(evaluations, accuracy) is not None
                 stopped |= time.monotonic() >= deadline
                 time.sleep(0 if ended or stopped else 1)
-            if not ended:
-                process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):  # then it is killed below
-                    process.wait(_STOPS_WITHIN)
         failed = ended and process.returncode != 0
         if failed and _reached(evaluations, accuracy) is None:
             raise NotMeasuredError(_reason(errors.read_text(errors="replace"), process.returncode))

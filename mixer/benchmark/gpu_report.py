@@ -4,6 +4,8 @@ python -m mixer.benchmark.gpu_report --minutes=10
 """
 
 import pathlib
+import signal
+import sys
 
 from absl import flags
 
@@ -23,6 +25,7 @@ _MINIATURE = flags.DEFINE_bool("miniature", False, "Small models, to try the rep
 
 def main() -> None:
     _check_flags()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what it has started, too
     if _DEVICE.value == "cpu":
         startup.compile_quickly()
     environment, description, limit_gib = describe_machine(_DEVICE.value, with_peers=_PEERS.value)

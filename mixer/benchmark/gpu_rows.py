@@ -49,6 +49,7 @@ class Report:
         for row in self._order:
             row.peers = {peer: "no time" if peer in self._peers else "-" for peer in PEERS}
         self._peak_tflops: float | None = None
+        self._left_out: list[str] = []  # beside cells without a result
         size = "0.15M" if miniature else "0.7M"
         self._cifar = (f"{size},{cifar}", "no time") if cifar else None
 
@@ -62,7 +63,10 @@ class Report:
         if self._cifar:
             self._measure_cifar(self._cifar[0])
         if all(isinstance(row.ours, str) for row in self._order):
-            raise ValueError(f"Expected to measure a model; got: {self._order[0].ours}.")
+            raise ValueError(
+                f"Expected to measure a model; got: {self._order[0].ours}. If that is no time, "
+                "give more --minutes."
+            )
         return self._text()
 
     def _left(self, share: float = 1.0) -> float:
@@ -94,12 +98,15 @@ class Report:
             said = str(error)
         if not measured:
             row.ours = said = said if said != "done" else "out of memory"
+        elif said != "done":
+            self._left_out.append(f"{row.title} with larger batches ({said})")
         batches = ", ".join(str(found["batch_size"]) for found in measured)
         self._say(f"{row.title}, batch {batches or '-'}: {said}")
 
     def _measure_peers(self, row: Row, share: float) -> None:
         if isinstance(row.ours, str):
-            row.peers = {peer: "-" if row.peers[peer] == "-" else row.ours for peer in PEERS}
+            if row.ours != "no time":
+                row.peers = dict.fromkeys(PEERS, "-")
             return
         largest = max(found["batch_size"] for found in row.ours)
         # All have a share of the memory at the same time, and timm takes more of it than ours.
@@ -162,6 +169,7 @@ class Report:
 
     def _text(self) -> str:
         left_out = [row.title for row in self._rows.values() if row.ours == "no time"]
+        left_out += self._left_out
         left_out += [
             f"{row.title} beside {PEERS[peer]}"
             for row in self._rows.values()
@@ -170,7 +178,7 @@ class Report:
         ]
         if self._cifar and self._cifar[1].startswith("no time"):
             left_out.append(self._cifar[0])
-        some = f"{', '.join(left_out)} (--minutes={self._minutes:g}; give more)"
+        some = f"{', '.join(left_out)} (--minutes={self._minutes:g})"
         return markdown(
             list(self._rows.values()),
             description=self._description,

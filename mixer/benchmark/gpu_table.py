@@ -46,7 +46,7 @@ def markdown(
       description: of the machine, its name -> value.
       peak_tflops: of the largest matrix product measured, None if there was none.
       cifar: the model and the cell of its row, None if it was not asked for.
-      unfinished: what was left out for lack of time, "" if nothing was.
+      unfinished: what was left out, mostly for lack of time, "" if nothing was.
     """
     header = (*_COLUMNS, *(f"{title} (ours / it)" for title in PEERS.values()), "batch beside them")
     lines = [
@@ -69,7 +69,7 @@ def markdown(
         "run, all without regularisation.",
     ]
     if unfinished:
-        lines += ["", f"Left out for lack of time: {unfinished}."]
+        lines += ["", f"Left out: {unfinished}."]
     return "\n".join(lines) + "\n"
 
 

@@ -24,7 +24,7 @@ def describe_machine(
     Raises:
       ValueError: there is no NVIDIA GPU, or JAX does not find it.
     """
-    environment = {"JAX_PLATFORMS": {"gpu": "cuda", "cpu": "cpu"}[device]}
+    environment = {"JAX_PLATFORMS": {"gpu": "cuda,cpu", "cpu": "cpu"}[device]}
     if device == "cpu":
         limit_gib = psutil.virtual_memory().available / _GIB
         described = {"card": f"none, {_cpu()}", "driver": "none"}
@@ -34,6 +34,7 @@ def describe_machine(
         described = {"card": card, "driver": driver, "memory": f"{memory / 1024:.1f} GiB"}
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
         environment["CUDA_VISIBLE_DEVICES"] = visible  # one card, as the peers have
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # that of nvidia-smi
         _check_jax(environment)
     dtype = "float32" if device == "cpu" else "bfloat16"
     described |= {"precision": dtype, "python": platform.python_version()}
