@@ -43,6 +43,7 @@ def get_config(what: str = "0.7M,cifar10") -> ConfigDict:
     config.image_size = config.eval_resize = 32
     config.eval_crop = "resize_crop"  # the whole image
     config.batch_size = 128
+    config.steps_per_call = 10
     config.num_epochs = 300.0
 
     config.train_crop = ConfigDict({"name": "padded_crop", "padding": 4})

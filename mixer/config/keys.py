@@ -42,6 +42,13 @@ DATA = {
     "replace_damaged": Key(
         bool, "", "replace damaged examples by the next sound one, instead of stopping"
     ),
+    "input": Key(
+        str,
+        "host, device",
+        "where training images are cropped and flipped: `host` reads, decodes and augments them "
+        "as they are needed; `device` keeps them decoded on every device, without RandAugment",
+        "ours",
+    ),
     "cache": _free(str, "none, raw", "`raw` holds the encoded training images in memory"),
     "cache_eval": _free(bool, "", "holds the decoded evaluation images in memory"),
     "num_stripes": Key(
@@ -201,6 +208,11 @@ OPERATION = {
         "-1, x >= 1",
         "devices of a slice along `fsdp`: batch, parameters and optimizer state are divided; -1 = "
         "all the rest, 1 = state replicated",
+    ),
+    "steps_per_call": _free(
+        int,
+        "1 <= x <= 1000",
+        "steps in one program, for models whose step takes milliseconds; a stop waits for them",
     ),
     "accumulation_steps": _free(
         int, "x >= 1", "computes the batch in that many parts; 1 = at once"
