@@ -138,6 +138,7 @@ class Report:
         if self._miniature:
             arguments += [f"--config.{key}" for key in ("num_steps=4", "eval_every=2")]
             arguments += [f"--config.{key}" for key in ("batch_size=8", "checkpoint_every=4")]
+            arguments += ["--config.optimizer.warmup_steps=1"]
         try:
             cell = minutes_to_accuracy(
                 arguments,

@@ -263,7 +263,7 @@ def test_every_row_on_a_cpu(tmp_path):
     output = tmp_path / "report.md"
     dataset = f"folder:{tmp_path / 'images'}"
     done = report(
-        *("--device=cpu", "--miniature", "--peers", "--minutes=20"),
+        *("--device=cpu", "--miniature", "--peers", "--minutes=40"),
         *(f"--cifar={dataset}", f"--output={output}"),
     )
     assert done.returncode == 0, done.stderr
