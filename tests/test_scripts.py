@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 ROOT = pathlib.Path(__file__).parent.parent
-ENTRY_SCRIPTS = ["quickstart.sh", "test.sh", "torture.sh"]
+ENTRY_SCRIPTS = ["gpu_report.sh", "quickstart.sh", "test.sh", "torture.sh"]
 TPU_SCRIPTS = [
     "launch_tpu.sh",
     "tpu_worker.sh",
