@@ -5,6 +5,8 @@ where -1 means "no label". Converting them to floats and class vectors on the de
 of the bytes.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,8 @@ from jax.sharding import NamedSharding
 
 HostBatch = dict[str, np.ndarray]  # the rows of one process, in host memory
 DeviceBatch = dict[str, jax.Array]  # the global batch, divided over all devices
+# Makes a batch of a data set on the devices, of what the host sends for it, and of the step.
+Draw = Callable[[DeviceBatch, DeviceBatch, jax.Array], DeviceBatch]
 AbstractBatch = dict[str, jax.ShapeDtypeStruct]  # its shapes, types and shardings
 
 

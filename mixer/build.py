@@ -10,7 +10,8 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mixer.batch import HostBatch
+from mixer import augment
+from mixer.batch import Draw, HostBatch
 from mixer.config import ConfigReader, check_config, count_steps
 from mixer.data.table import DATASETS, num_examples
 from mixer.evaluation.few_shot import FewShot, check_splits
@@ -39,6 +40,7 @@ class RunOptions:
     optimizer: optax.GradientTransformation
     mixup_alpha: float
     accumulation_steps: int
+    steps_per_call: int
     polyak_decay: float
     init_from: str
     replace_damaged: bool
@@ -60,6 +62,8 @@ class Data:
     labels_per_image: int
     num_examples: int  # per epoch
     fingerprints: dict[str, str]  # split -> hash
+    dataset: HostBatch  # what the devices keep: the training images, or nothing ({})
+    draw: Draw | None  # makes a batch of `dataset` and of what `train_batches` yields
     train_batches: Callable[..., Iterator[HostBatch]]  # (first_step, on_damage), endless
     eval_batches: dict[str, Callable[[], Iterator[HostBatch]]]  # split -> one pass
     few_shot: FewShot | None
@@ -118,6 +122,7 @@ def build_options(cfg: ConfigReader, *, num_classes: int, num_examples: int) -> 
         optimizer=_optimizer(cfg.optimizer, schedule),
         mixup_alpha=cfg.mixup_alpha,
         accumulation_steps=cfg.accumulation_steps,
+        steps_per_call=cfg.steps_per_call,
         polyak_decay=cfg.polyak_decay,
         init_from=cfg.init_from,
         replace_damaged=cfg.replace_damaged,
@@ -138,8 +143,10 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
       ValueError: the dataset or a split is not there, or a key is out of range.
     """
     # They import TensorFlow, which the model, the step and the benchmarks do without.
-    from mixer.data import datasets, input_pipeline, preprocess
+    from mixer.data import datasets, preprocess
     from mixer.data.datasets import Dataset
+    from mixer.data.input_pipeline import EvalInput, TrainInput
+    from mixer.data.on_device import IndexInput
     from mixer.data.order import ExampleOrder
 
     open_split = functools.partial(
@@ -148,25 +155,28 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
     train_set = open_split(cfg.train_split, fraction=cfg.train_fraction)
     order = ExampleOrder(len(train_set.records), cfg.batch_size, cfg.seed, cfg.num_stripes)
     train_set = datasets.cached(train_set, cfg.cache, order.examples_of(rows))
-    train_input = input_pipeline.TrainInput(
-        train_set,
-        order,
-        preprocess.make_train_preprocess(
-            size=cfg.image_size,
-            crop=_train_crop(cfg.train_crop, cfg.image_size),
-            flip=cfg.flip,
-            randaugment_layers=cfg.randaugment.layers,
-            randaugment_magnitude=cfg.randaugment.magnitude,
-        ),
-        rows=rows,
-        prefetch=cfg.prefetch,
+    train_preprocess = preprocess.make_train_preprocess(
+        size=cfg.image_size,
+        crop=_train_crop(cfg.train_crop, cfg.image_size),
+        flip=cfg.flip,
+        randaugment_layers=cfg.randaugment.layers,
+        randaugment_magnitude=cfg.randaugment.magnitude,
     )
+    train_input: TrainInput | IndexInput
+    if cfg.input == "device":
+        dataset, draw = _on_device(cfg, train_set)
+        train_input = IndexInput(order, rows)
+    else:
+        dataset, draw = {}, None
+        train_input = TrainInput(
+            train_set, order, train_preprocess, rows=rows, prefetch=cfg.prefetch
+        )
     eval_preprocess = preprocess.make_eval_preprocess(
         size=cfg.image_size, crop=cfg.eval_crop, resize=cfg.eval_resize
     )
 
     def one_pass(dataset: Dataset) -> Callable[[], Iterator[HostBatch]]:
-        return input_pipeline.EvalInput(
+        return EvalInput(
             dataset,
             eval_preprocess,
             batch_size=cfg.batch_size,
@@ -182,6 +192,8 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
         labels_per_image=train_set.labels_per_image,
         num_examples=len(train_set.records),
         fingerprints={cfg.train_split: train_set.records.fingerprint()},
+        dataset=dataset,
+        draw=draw,
         train_batches=train_input.from_step,
         eval_batches={
             name: one_pass(open_split(split)) for name, split in dict(**cfg.eval_splits).items()
@@ -210,11 +222,36 @@ def _few_shot(keys: dict[str, Any], data_dir: str, one_pass: Callable[..., Any])
     return FewShot(train.num_classes, keys["shots"], one_pass(train), one_pass(test))
 
 
+def _on_device(cfg: ConfigReader, train_set: Any) -> tuple[HostBatch, Draw]:
+    """Returns the images that every device keeps, and the function that makes a batch of them.
+
+    Raises:
+      ValueError: an augmentation exists on the host alone, or the images do not suit.
+    """
+    from mixer.data.on_device import read_images
+
+    name = cfg.train_crop.name
+    if name not in ("inception_crop", "padded_crop") or cfg.randaugment.layers:
+        raise ValueError(
+            "Expected train_crop.name to be inception_crop or padded_crop and "
+            f"randaugment.layers=0 with input=device; got {name} and {cfg.randaugment.layers} "
+            "layers. Use input=host."
+        )
+    if name == "padded_crop":
+        crop = augment.padded_crop(cfg.image_size, padding=cfg.train_crop.padding)
+    else:
+        crop = augment.inception_crop(cfg.image_size, area=tuple(cfg.train_crop.area))
+    images = read_images(train_set, cfg.image_size if name == "padded_crop" else None)
+    return images, augment.make_draw(cfg.seed, crop=crop, flip=cfg.flip)
+
+
 def _train_crop(cfg: ConfigReader, size: int) -> Any:
     from mixer.data import preprocess
 
     if cfg.name == "inception_crop":
         return preprocess.inception_crop(size, area=tuple(cfg.area))
+    if cfg.name == "padded_crop":
+        return preprocess.padded_crop(size, padding=cfg.padding)
     crop = preprocess.random_crop if cfg.name == "random_crop" else preprocess.squeezed_crop
     return crop(size, resize=cfg.resize)
 

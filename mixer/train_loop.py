@@ -10,12 +10,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from etils import epath
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from mixer.batch import AbstractBatch, HostBatch, abstract_batch
+from mixer.batch import Draw, HostBatch, abstract_batch
 from mixer.build import Data, RunOptions, build_run
+from mixer.calls import Call, compile_one_step, compile_steps
 from mixer.checkpoint.checksum import compile_checksums
 from mixer.checkpoint.folder import checkpoint_folder, newest_step
 from mixer.checkpoint.restore import check_free, restore_newest
@@ -32,9 +34,9 @@ from mixer.runtime.output import lasting_output
 from mixer.runtime.preemption import Preempted, Preemption
 from mixer.runtime.watchdog import Watchdog
 from mixer.runtime.workdir_lock import workdir_lock
-from mixer.sharding import batch_sharding, to_global
+from mixer.sharding import batch_sharding
 from mixer.train_state import Params, TrainState, create_train_state
-from mixer.train_step import jit_train_step, make_train_step
+from mixer.train_step import jit_train_step, jit_train_steps, make_train_step
 from mixer.weights.load import initial_params
 
 
@@ -47,6 +49,7 @@ class Training:
     abstract_state: TrainState
     init_state: Callable[[Params], TrainState]  # pre-trained parameters ({}: none) -> first state
     train_step: Any  # jitted
+    train_steps: Any  # several steps as one program, jitted; None: a program has one step
     eval_steps: EvalSteps
 
 
@@ -79,7 +82,7 @@ def train(
         check_workdir(workdir)
         with watchdog.phase("opening the data"):
             options, mesh, data = build_run(config)
-        training = create_training(options, mesh)
+        training = create_training(options, mesh, data.draw)
         directory = checkpoint_folder(workdir)
         pretrained: Params = {}
         if options.init_from and newest_step(directory) is None:
@@ -105,8 +108,10 @@ def train(
                 return log.finish(best=checkpoints.best())
 
 
-def create_training(options: RunOptions, mesh: Mesh) -> Training:
+def create_training(options: RunOptions, mesh: Mesh, draw: Draw | None = None) -> Training:
     """Returns the model of a run, its state and its jitted steps; compiles nothing.
+
+    `draw` makes the batches, if the devices keep the images.
 
     Raises:
       ValueError: the model cannot be built, or the images do not split into patches.
@@ -136,6 +141,9 @@ def create_training(options: RunOptions, mesh: Mesh) -> Training:
         abstract_state=abstract_state,
         init_state=init_state,
         train_step=jit_train_step(train_step, abstract_state),
+        train_steps=jit_train_steps(train_step, draw, abstract_state, options.steps_per_call)
+        if draw or options.steps_per_call > 1
+        else None,
         eval_steps=jit_eval_steps(model, options.loss, options.num_classes, mesh),
     )
 
@@ -155,7 +163,7 @@ def _loop(
         if step < options.total_steps:
             on_damage = log.add_damage if options.replace_damaged else None
             batches = preemption.interruptible(data.train_batches(step, on_damage))
-            train_step, batches = _prepare(options, data, training, batches, preemption, log)
+            call, batches = _prepare(options, data, training, batches, preemption, log)
         log.start_clock()
         while True:
             if _is_due(step, options.eval_every, options) and not log.is_evaluated(step):
@@ -174,11 +182,11 @@ def _loop(
                     checkpoints.save(step, state, {"log": log.state()})
             if step == options.total_steps:
                 break
+            count = _steps_of_call(step, options, log)
             with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
-                batch = to_global(next(batches), training.batch_sharding)
-                state, metrics = train_step(state, batch)
-            step += 1
-            log.add(step, metrics)
+                state, metrics = call(state, batches, count)
+            step += count
+            log.add(step, metrics, count)
     except Preempted as preempted:
         saving = "nothing to save," if checkpoints.is_saved(step) else f"saving step {step:,}, then"
         log.say(f"{preempted.signal}: {saving} ending; run the same command to go on.")
@@ -186,6 +194,16 @@ def _loop(
             checkpoints.finish(step, state, {"log": log.state()})
         raise
     checkpoints.finish(step, state, {"log": log.state()})
+
+
+def _steps_of_call(step: int, options: RunOptions, log: RunLog) -> int:
+    """Returns how many steps the next call takes: none past one where something is due."""
+    every = (options.log_every, options.eval_every, options.checkpoint_every)
+    due = [step + each - step % each for each in every] + [
+        options.total_steps,
+        log.next_trace(step),
+    ]
+    return min(options.steps_per_call, min(due) - step)
 
 
 def _is_due(step: int, every: int, options: RunOptions) -> bool:
@@ -200,31 +218,54 @@ def _prepare(
     batches: Iterator[HostBatch],
     preemption: Preemption,
     log: RunLog,
-) -> tuple[Any, Iterator[HostBatch]]:
-    """Returns the compiled training step and the batches; the first is read meanwhile."""
-    shape = options.batch_size, options.image_size, data.labels_per_image
-    batch = abstract_batch(training.batch_sharding, *shape)
+) -> tuple[Call, Iterator[HostBatch]]:
+    """Returns the compiled call and the batches; the first is read meanwhile."""
     workers = ThreadPoolExecutor(2)
     try:
-        step = workers.submit(_compile, training, batch, log)
+        call = workers.submit(_compile, options, data, training, log)
         # Otherwise the first save compiles the checksums, while the devices wait.
         checksums = workers.submit(compile_checksums, training.abstract_state)
         with preemption.watchdog.phase("reading the first batch"):
             first_batch = next(batches)
         if log.is_new:
-            log.add_images(first_batch, data.class_names)
+            log.add_images(_pixels(first_batch, data), data.class_names)
         with preemption.watchdog.phase("compiling the training step"):
             preemption.wait_for(checksums)
-            return preemption.wait_for(step), itertools.chain([first_batch], batches)
+            return preemption.wait_for(call), itertools.chain([first_batch], batches)
     finally:
         workers.shutdown(wait=False)
 
 
-def _compile(training: Training, batch: AbstractBatch, log: RunLog) -> Any:
+def _pixels(batch: HostBatch, data: Data) -> HostBatch:
+    """Returns the first batch with its images."""
+    if data.draw is None:
+        return batch
+    drawn: HostBatch = jax.device_get(jax.jit(data.draw)(data.dataset, batch, 0))
+    return drawn
+
+
+def _compile(options: RunOptions, data: Data, training: Training, log: RunLog) -> Call:
     start = time.monotonic()
-    compiled = training.train_step.lower(training.abstract_state, batch).compile()
+    state, sharding = training.abstract_state, training.batch_sharding
+    if data.draw:
+        indices = jax.ShapeDtypeStruct((options.batch_size,), jnp.int32, sharding=sharding)
+        batch = {"indices": indices}
+    else:
+        shape = options.batch_size, options.image_size, data.labels_per_image
+        batch = abstract_batch(sharding, *shape)
+    if training.train_steps is None:
+        call = compile_one_step(training.train_step, state, batch, sharding)
+    else:
+        call = compile_steps(
+            training.train_steps,
+            state,
+            batch,
+            sharding,
+            steps=options.steps_per_call,
+            dataset=data.dataset,
+        )
     log.say(f"Compiled the training step in {time.monotonic() - start:.1f} s.")
-    return compiled
+    return call
 
 
 def _open_checkpoints(

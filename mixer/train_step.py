@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mixer.batch import DeviceBatch, mix, mixup_weight, multi_hot, normalize_images, partner
+from mixer.batch import DeviceBatch, Draw, mix, mixup_weight, multi_hot, normalize_images, partner
 from mixer.losses import Loss
 from mixer.sharding import replicated
 from mixer.train_state import TrainState
@@ -92,6 +92,39 @@ def jit_train_step(train_step: TrainStep, abstract_state: TrainState) -> Any:
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
     out_shardings = (shardings, replicated(shardings.step.mesh))
     return jax.jit(train_step, donate_argnums=0, out_shardings=out_shardings)
+
+
+def jit_train_steps(
+    train_step: TrainStep, draw: Draw | None, abstract_state: TrainState, steps: int
+) -> Any:
+    """Returns up to `steps` steps as one program, for models whose step takes milliseconds.
+
+    It is (state, batches, count, dataset) -> (next state, metrics): `batches` are stacked in the
+    first dimension, and the first `count` (int32) of them are taken. The metrics are `[steps]`,
+    those past `count` zeros. What a step computes does not depend on its place in a call. `draw`
+    makes a batch of the `dataset`, which is on the device, and what the host sends for it; with
+    None, `dataset` is {} and the host sends batches. The state is donated, as in `jit_train_step`.
+    """
+
+    def train_steps(
+        state: TrainState, batches: DeviceBatch, count: jax.Array, dataset: DeviceBatch
+    ) -> tuple[TrainState, Metrics]:
+        def step(state: TrainState, number: Any) -> tuple[TrainState, Metrics]:
+            batch = jax.tree.map(lambda x: x[number], batches)
+            return train_step(state, draw(dataset, batch, state.step) if draw else batch)
+
+        def body(number: jax.Array, carry: tuple[TrainState, Metrics]) -> Any:
+            state, metrics = carry
+            state, new = step(state, number)
+            return state, jax.tree.map(lambda all, one: all.at[number].set(one), metrics, new)
+
+        shapes = jax.eval_shape(step, state, 0)[1]
+        zeros = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), shapes)
+        return jax.lax.fori_loop(0, count, body, (state, zeros))
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
+    out_shardings = (shardings, replicated(shardings.step.mesh))
+    return jax.jit(train_steps, donate_argnums=0, out_shardings=out_shardings)
 
 
 def _accumulate(

@@ -15,6 +15,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from mixer import train_loop
 from mixer.build import build_without_data
@@ -97,6 +98,46 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(
     lines = read_lines(whole)
     assert [line["step"] for line in lines] == [4, 8, 12, 16, 20, 20]
     assert read_lines(resumed) == lines
+
+
+def test_several_steps_in_a_program_are_the_steps_one_by_one(tmp_path, digits_config, finished_run):
+    # Calls end where something is due: at steps 4, 8, ... (a line), 10 (a checkpoint), 2 (a trace).
+    digits_config.steps_per_call = 3
+    train_loop.train(digits_config, tmp_path, reports=Reports(traced_steps=range(3, 6)))
+    lines, expected = read_lines(tmp_path), read_lines(finished_run.workdir)
+    assert [line["step"] for line in lines] == [4, 8, 12, 16, 20, 20]
+    for line, other in zip(lines, expected, strict=True):
+        assert line == pytest.approx(other, rel=1e-5)  # another program rounds differently
+
+
+def test_a_run_on_images_that_the_devices_keep_is_resumed_bit_for_bit(tmp_path, digits_config):
+    digits_config.input, digits_config.steps_per_call = "device", 4
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    result = train_loop.train(digits_config, whole)
+    assert result["test/count"] == 364
+    shutil.copytree(whole, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "20")
+    digits_config.steps_per_call = 3
+    train_loop.train(digits_config, resumed)
+    assert read_lines(resumed) == read_lines(whole)
+    states = [read_state(digits_config, path, 20) for path in (whole, resumed)]
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "got"),
+    [("randaugment", {"layers": 2, "magnitude": 5.0}, "inception_crop and 2 layers"),
+     ("train_crop", {"name": "random_crop", "resize": 20}, "random_crop and 0 layers")],
+)  # fmt: skip
+def test_augmentations_of_the_host_alone_are_refused_on_the_device(
+    tmp_path, digits_config, key, value, got
+):
+    digits_config.input = "device"
+    digits_config[key] = ConfigDict(value)
+    with pytest.raises(ValueError, match=f"with input=device; got {got}.*Use input=host"):
+        train_loop.train(digits_config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_a_run_writes(finished_run):

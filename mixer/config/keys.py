@@ -42,6 +42,13 @@ DATA = {
     "replace_damaged": Key(
         bool, "", "replace damaged examples by the next sound one, instead of stopping"
     ),
+    "input": Key(
+        str,
+        "host, device",
+        "where training images are cropped and flipped: `host` reads, decodes and augments them "
+        "as they are needed; `device` keeps them decoded on every device, without RandAugment",
+        "ours",
+    ),
     "cache": _free(str, "none, raw", "`raw` holds the encoded training images in memory"),
     "cache_eval": _free(bool, "", "holds the decoded evaluation images in memory"),
     "num_stripes": Key(
@@ -59,7 +66,7 @@ DATA = {
     ),
     "train_crop.name": Key(
         str,
-        "inception_crop, random_crop, squeezed_crop",
+        "inception_crop, random_crop, squeezed_crop, padded_crop",
         "how a training image is brought to `image_size`",
         "section 3",
     ),
@@ -74,6 +81,9 @@ DATA = {
         "1 <= x <= 8192; at least `image_size`",
         "before the crop: for `random_crop` the shorter side, for `squeezed_crop` both sides",
         "ours",
+    ),
+    "train_crop.padding": _optional(
+        int, "0 <= x <= 8192", "for `padded_crop`: black pixels added on each side", "ResNet paper"
     ),
     "flip": Key(bool, "", "random horizontal flip", "section 3"),
     "randaugment.layers": Key(int, "0 <= x <= 100", "operations per image; 0 = off", "Table 4: 2"),
@@ -198,6 +208,11 @@ OPERATION = {
         "-1, x >= 1",
         "devices of a slice along `fsdp`: batch, parameters and optimizer state are divided; -1 = "
         "all the rest, 1 = state replicated",
+    ),
+    "steps_per_call": _free(
+        int,
+        "1 <= x <= 1000",
+        "steps in one program, for models whose step takes milliseconds; a stop waits for them",
     ),
     "accumulation_steps": _free(
         int, "x >= 1", "computes the batch in that many parts; 1 = at once"

@@ -15,6 +15,8 @@ def base_config() -> ConfigDict:
         {
             "mesh": {"data": 1, "fsdp": -1},  # all devices share batch and state
             "accumulation_steps": 1,
+            "steps_per_call": 1,
+            "input": "host",
             "data_dir": "",  # TFDS's default
             "cache": "none",
             "cache_eval": False,

@@ -33,8 +33,8 @@ def make_train_preprocess(
 ) -> TrainPreprocess:
     """Returns the training function (encoded image, seed `[2]`) -> uint8 `[size, size, 3]`.
 
-    It applies `crop` (`inception_crop`, `random_crop` or `squeezed_crop`), then `flip` (half of the
-    images, left to right), then RandAugment with that many layers (0 for none) and that magnitude.
+    It applies `crop`, one of those below, then `flip` (half of the images, left to right), then
+    RandAugment with that many layers (0 for none) and that magnitude.
 
     Raises:
       ValueError: a number is negative.
@@ -68,7 +68,7 @@ def make_eval_preprocess(*, size: int, crop: str, resize: int) -> EvalPreprocess
     It decodes, then does what `make_eval_crop` does; the arguments and errors are the same.
     """
     central = make_eval_crop(size=size, crop=crop, resize=resize)
-    return lambda encoded: central(_decode(encoded))
+    return lambda encoded: central(decode(encoded))
 
 
 def make_eval_crop(*, size: int, crop: str, resize: int) -> EvalPreprocess:
@@ -142,7 +142,7 @@ def inception_crop(size: int, *, area: tuple[float, float]) -> TrainCrop:
             return tf.io.decode_and_crop_jpeg(encoded, window, channels=3, dct_method=_DCT)
 
         def decode_whole() -> tf.Tensor:
-            image = _decode(encoded)
+            image = decode(encoded)
             begin, extent = sample(tf.shape(image))
             return tf.slice(image, begin, extent)
 
@@ -168,7 +168,7 @@ def random_crop(size: int, *, resize: int) -> TrainCrop:
         position = tf.random.stateless_uniform(
             [], tf.random.experimental.stateless_fold_in(seed, 1)
         )
-        image = _limit_aspect(_decode(encoded), position)
+        image = _limit_aspect(decode(encoded), position)
         target = _shorter_side_to(resize, image)
         image = tf.image.resize(image, target, tf.image.ResizeMethod.BILINEAR, antialias=True)
         image = tf.cast(tf.round(image), tf.uint8)
@@ -191,12 +191,32 @@ def squeezed_crop(size: int, *, resize: int) -> TrainCrop:
     _check_resize(size, resize)
 
     def crop(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        bilinear = tf.image.ResizeMethod.BILINEAR
-        image = tf.image.resize(_decode(encoded), (resize, resize), bilinear, antialias=True)
-        image = tf.cast(tf.round(image), tf.uint8)
+        return tf.image.stateless_random_crop(squeeze(encoded, resize), (size, size, 3), seed)
+
+    return crop
+
+
+def padded_crop(size: int, *, padding: int) -> TrainCrop:
+    """Returns the crop of small images: a random `size` x `size` part of the padded image.
+
+    `padding` black pixels are added on each side. An image of another size is squeezed to `size` x
+    `size` before, as in `squeezed_crop`.
+
+    Source: the ResNet paper (arXiv:1512.03385), section 4.2.
+    """
+
+    def crop(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        image = tf.pad(squeeze(encoded, size), [[padding, padding], [padding, padding], [0, 0]])
         return tf.image.stateless_random_crop(image, (size, size, 3), seed)
 
     return crop
+
+
+def squeeze(encoded: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns the whole image, decoded and squeezed to uint8 `[size, size, 3]`."""
+    bilinear = tf.image.ResizeMethod.BILINEAR
+    image = tf.image.resize(decode(encoded), (size, size), bilinear, antialias=True)
+    return tf.cast(tf.round(image), tf.uint8)
 
 
 def _check_resize(size: int, resize: int) -> None:
@@ -218,7 +238,9 @@ def resmall_crop(image: tf.Tensor, resize: int) -> tf.Tensor:
     return tf.image.resize(image, _shorter_side_to(resize, image), tf.image.ResizeMethod.AREA)
 
 
-def _decode(encoded: tf.Tensor) -> tf.Tensor:
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """Returns an encoded image as uint8 `[height, width, 3]`."""
+
     def decode_usual() -> tf.Tensor:
         with tf.control_dependencies([check_size(encoded)]):
             return tf.io.decode_image(encoded, channels=3, expand_animations=False)

@@ -27,8 +27,8 @@ from mixer.reporting.trace import Tracer
 from mixer.reporting.wandb_run import open_wandb
 from mixer.runtime.preemption import Preempted
 
-# Steps that the host queues ahead of the metrics that it fetched, so that no device waits for it.
-_STEPS_IN_FLIGHT = 2
+# Calls that the host queues ahead of the metrics that it fetched, so that no device waits for it.
+_CALLS_IN_FLIGHT = 2
 
 
 class RunLog:
@@ -82,8 +82,9 @@ class RunLog:
         self._total_steps = total_steps
         self._log_every = log_every
         self._schedule = schedule
-        # Step, its metrics, and when it was finished: a thread waits for that as it happens.
-        self._pending: collections.deque[tuple[int, dict[str, jax.Array], Future[float]]]
+        # First step of a call, how many, their metrics, and when these were finished, for which a
+        # thread waits.
+        self._pending: collections.deque[tuple[int, int, dict[str, jax.Array], Future[float]]]
         self._pending = collections.deque()
         self._waiter = ThreadPoolExecutor(1, "finished")
         self._window: list[dict[str, float]] = saved.get("window", [])
@@ -172,19 +173,27 @@ class RunLog:
         with self._progress.pause():
             yield
 
-    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Takes the metrics of a step, which may still be running, and reports an older step.
+    def next_trace(self, step: int) -> int:
+        """Returns after which step a trace starts or ends next; past the run without one."""
+        return self._tracer.next(step)
 
-        Waits for the first step, to report how long the start took.
+    def add(self, step: int, metrics: dict[str, jax.Array], count: int = 1) -> None:
+        """Takes the metrics of the `count` steps up to `step`, and reports older ones.
+
+        They may still be running. Waits for the first, to report how long the start took.
+
+        Args:
+          metrics: scalars, or `[n]`, of which the first `count` are taken.
 
         Raises:
-          FloatingPointError: a metric of the older step is not finite.
+          FloatingPointError: a metric of an older step is not finite.
         """
-        if step == self._first_step + 1:
+        if step - count == self._first_step:
             jax.block_until_ready(metrics)
             self.say(f"First step done {time.monotonic() - self._started:.1f} s after the start.")
-        self._pending.append((step, metrics, self._waiter.submit(finished_at, metrics)))
-        if len(self._pending) > _STEPS_IN_FLIGHT:
+        finished = self._waiter.submit(finished_at, metrics)
+        self._pending.append((step - count + 1, count, metrics, finished))
+        if len(self._pending) > _CALLS_IN_FLIGHT:
             self._report(*self._pending.popleft())
         self._switch_trace(step)
 
@@ -262,8 +271,15 @@ class RunLog:
             self._latest = {key: v for key, v in self._latest.items() if "/" not in key}
         self._latest |= line
 
-    def _report(self, step: int, metrics: dict[str, jax.Array], finished: Future[float]) -> None:
-        scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    def _report(
+        self, first: int, count: int, metrics: dict[str, jax.Array], finished: Future[float]
+    ) -> None:
+        arrays = {name: np.atleast_1d(x) for name, x in jax.device_get(metrics).items()}
+        for number in range(count):
+            values = {name: float(array[number]) for name, array in arrays.items()}
+            self._report_step(first + number, values, finished)
+
+    def _report_step(self, step: int, scalars: dict[str, float], finished: Future[float]) -> None:
         if not all(math.isfinite(value) for value in scalars.values()):
             found = ", ".join(f"{name} {value}" for name, value in scalars.items())
             raise FloatingPointError(

@@ -1,6 +1,7 @@
 """A trace of some training steps, for TensorBoard (XProf) and Perfetto."""
 
 import pathlib
+import sys
 import tempfile
 from collections.abc import Callable
 
@@ -50,6 +51,7 @@ class Tracer:
                 f"Expected --profile to name steps of the run, which has {total_steps:,}; got "
                 f"{steps.start:,} to {steps.stop - 1:,}."
             )
+        self._edges = (steps.start - 1, steps.stop - 1) if steps else ()  # in all processes
         self.steps = steps if active else range(0)
         self._folder = folder
         self._say = say
@@ -59,6 +61,10 @@ class Tracer:
         """True if the trace starts or ends after a step."""
         due = self.steps.stop if self._recorded else self.steps.start
         return bool(self.steps) and step + 1 == due
+
+    def next(self, step: int) -> int:
+        """Returns after which step a trace starts or ends next; a huge number: none does."""
+        return min((edge for edge in self._edges if edge > step), default=sys.maxsize)
 
     def switch(self) -> None:
         """Starts the trace, or ends it. The devices have nothing to do."""

@@ -9,6 +9,7 @@ from mixer.data.preprocess import (
     inception_crop,
     make_eval_preprocess,
     make_train_preprocess,
+    padded_crop,
     random_crop,
     squeezed_crop,
 )
@@ -170,6 +171,25 @@ def test_random_crops_keep_the_aspect_ratio_and_reach_every_position():
     assert (lefts.min(), lefts.max()) == (pytest.approx(0, abs=1), pytest.approx(56, abs=1))
     with pytest.raises(ValueError, match="resize to be at least image_size=64; got 63"):
         random_crop(64, resize=63)
+
+
+def test_padded_crops_reach_every_position_and_pad_with_black():
+    rows, columns = np.arange(1, 9)[:, None], np.arange(1, 9)[None]
+    ramp = np.stack([rows + 0 * columns, columns + 0 * rows, 0 * rows * columns], -1)
+    png, crop = tf.io.encode_png(ramp.astype(np.uint8)), padded_crop(8, padding=2)
+    places = set()
+    for number in range(200):
+        image = crop(png, seed(number)).numpy().astype(int)
+        down, right = image[4, 4, 0] - 5, image[4, 4, 1] - 5
+        places.add((down, right))
+        inside = (abs(rows + down - 4.5) < 4) & (abs(columns + right - 4.5) < 4)
+        np.testing.assert_array_equal(image[..., 0], inside * (rows + down))
+        np.testing.assert_array_equal(image[..., 1], inside * (columns + right))
+    assert len(places) == 25
+    # Another size is squeezed first.
+    large = tf.io.encode_png(np.repeat(np.repeat(ramp, 2, 0), 3, 1).astype(np.uint8))
+    whole = padded_crop(8, padding=0)(large, seed(0)).numpy()
+    np.testing.assert_allclose(whole, ramp, atol=1)
 
 
 def test_squeezed_crops_are_of_the_whole_image_and_reach_every_position():

@@ -1,0 +1,65 @@
+"""The calls of a run's compiled training: each takes one step, or several of a small model.
+
+A program is started, its memory allocated and its batch sent once per call. With a model whose step
+takes milliseconds that is a part of the run (docs/performance.md), with others it is nothing.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from mixer.batch import AbstractBatch, HostBatch
+from mixer.sharding import to_global
+from mixer.train_state import TrainState
+from mixer.train_step import Metrics
+
+# Takes `count` batches and as many steps; the metrics are scalars, or `[n]` with the first `count`.
+Call = Callable[[TrainState, Iterator[HostBatch], int], tuple[TrainState, Metrics]]
+
+
+def compile_one_step(
+    train_step: Any, abstract_state: TrainState, batch: AbstractBatch, sharding: NamedSharding
+) -> Call:
+    """Returns calls of one step. `train_step` is that of `jit_train_step`."""
+    compiled = train_step.lower(abstract_state, batch).compile()
+
+    def call(state: TrainState, batches: Iterator[HostBatch], count: int) -> Any:
+        return compiled(state, to_global(next(batches), sharding))
+
+    return call
+
+
+def compile_steps(
+    train_steps: Any,
+    abstract_state: TrainState,
+    batch: AbstractBatch,
+    sharding: NamedSharding,
+    *,
+    steps: int,
+    dataset: HostBatch,
+) -> Call:
+    """Returns calls of up to `steps` steps. `train_steps` is that of `jit_train_steps`.
+
+    `batch` is what the host sends for one step, divided by `sharding`; every device gets `dataset`.
+    """
+    stacked = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
+    batches_of_call = {
+        name: jax.ShapeDtypeStruct((steps, *array.shape), array.dtype, sharding=stacked)
+        for name, array in batch.items()
+    }
+    on_device = jax.device_put(dataset, NamedSharding(sharding.mesh, PartitionSpec()))
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    compiled = train_steps.lower(abstract_state, batches_of_call, number, on_device).compile()
+
+    def call(state: TrainState, batches: Iterator[HostBatch], count: int) -> Any:
+        taken = list(itertools.islice(batches, count))
+        taken += taken[-1:] * (steps - count)  # the shapes are fixed; these are not taken
+        sent = {name: np.stack([each[name] for each in taken]) for name in batch}
+        return compiled(state, to_global(sent, stacked), np.int32(count), on_device)
+
+    return call
