@@ -13,19 +13,43 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mixer.batch import AbstractBatch, HostBatch
+from mixer.batch import AbstractBatch, HostBatch, abstract_batch
+from mixer.build import Data, RunOptions
 from mixer.sharding import to_global
 from mixer.train_state import TrainState
 from mixer.train_step import Metrics
+from mixer.training import Training
 
 # Takes `count` batches and as many steps; the metrics are scalars, or `[n]` with the first `count`.
 Call = Callable[[TrainState, Iterator[HostBatch], int], tuple[TrainState, Metrics]]
 
 
-def compile_one_step(
+def compile_call(options: RunOptions, data: Data, training: Training) -> Call:
+    """Returns the compiled call of a run."""
+    sharding, state = training.batch_sharding, training.abstract_state
+    if data.draw:
+        indices = jax.ShapeDtypeStruct((options.batch_size,), jnp.int32, sharding=sharding)
+        batch = {"indices": indices}
+    else:
+        shape = options.batch_size, options.image_size, data.labels_per_image
+        batch = abstract_batch(sharding, *shape)
+    if training.train_steps is None:
+        return _compile_one_step(training.train_step, state, batch, sharding)
+    size = options.steps_per_call
+    return _compile_steps(training.train_steps, state, batch, sharding, size, data.dataset)
+
+
+def first_pixels(batch: HostBatch, data: Data) -> HostBatch:
+    """Returns the first batch of a run, with its images even if the devices keep them."""
+    if data.draw is None:
+        return batch
+    drawn: HostBatch = jax.device_get(jax.jit(data.draw)(data.dataset, batch, 0))
+    return drawn
+
+
+def _compile_one_step(
     train_step: Any, abstract_state: TrainState, batch: AbstractBatch, sharding: NamedSharding
 ) -> Call:
-    """Returns calls of one step. `train_step` is that of `jit_train_step`."""
     compiled = train_step.lower(abstract_state, batch).compile()
 
     def call(state: TrainState, batches: Iterator[HostBatch], count: int) -> Any:
@@ -34,19 +58,15 @@ def compile_one_step(
     return call
 
 
-def compile_steps(
+def _compile_steps(
     train_steps: Any,
     abstract_state: TrainState,
     batch: AbstractBatch,
     sharding: NamedSharding,
-    *,
     steps: int,
     dataset: HostBatch,
 ) -> Call:
-    """Returns calls of up to `steps` steps. `train_steps` is that of `jit_train_steps`.
-
-    `batch` is what the host sends for one step, divided by `sharding`; every device gets `dataset`.
-    """
+    # `batch` is what the host sends for one step; every device gets `dataset`.
     stacked = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
     batches_of_call = {
         name: jax.ShapeDtypeStruct((steps, *array.shape), array.dtype, sharding=stacked)

@@ -1,32 +1,27 @@
 """One run, top to bottom: build its parts, open its workdir, take the steps, close."""
 
-import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from etils import epath
-from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from mixer.batch import Draw, HostBatch, abstract_batch
+from mixer.batch import HostBatch
 from mixer.build import Data, RunOptions, build_run
-from mixer.calls import Call, compile_one_step, compile_steps
+from mixer.calls import Call, compile_call, first_pixels
 from mixer.checkpoint.checksum import compile_checksums
 from mixer.checkpoint.folder import checkpoint_folder, newest_step
 from mixer.checkpoint.restore import check_free, restore_newest
 from mixer.checkpoint.resume import check_resumed
 from mixer.checkpoint.save import Checkpoints
 from mixer.config import check_config
-from mixer.evaluation.in_training import EvalSteps, evaluate_all, jit_eval_steps
+from mixer.evaluation.in_training import evaluate_all
 from mixer.flops import train_flops_per_image
-from mixer.models import build_model
 from mixer.reporting.reports import Reports
 from mixer.reporting.run_log import RunLog
 from mixer.reporting.workdir import check_workdir
@@ -34,23 +29,9 @@ from mixer.runtime.output import lasting_output
 from mixer.runtime.preemption import Preempted, Preemption
 from mixer.runtime.watchdog import Watchdog
 from mixer.runtime.workdir_lock import workdir_lock
-from mixer.sharding import batch_sharding
-from mixer.train_state import Params, TrainState, create_train_state
-from mixer.train_step import jit_train_step, jit_train_steps, make_train_step
+from mixer.train_state import Params, TrainState
+from mixer.training import Training, create_training
 from mixer.weights.load import initial_params
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """The computation of a run. Nothing is compiled yet."""
-
-    model: nn.Module
-    batch_sharding: NamedSharding
-    abstract_state: TrainState
-    init_state: Callable[[Params], TrainState]  # pre-trained parameters ({}: none) -> first state
-    train_step: Any  # jitted
-    train_steps: Any  # several steps as one program, jitted; None: a program has one step
-    eval_steps: EvalSteps
 
 
 def train(
@@ -106,46 +87,6 @@ def train(
                 state = restored.state if restored else training.init_state(pretrained)
                 _loop(options, data, training, state, step, checkpoints, log, preemption)
                 return log.finish(best=checkpoints.best())
-
-
-def create_training(options: RunOptions, mesh: Mesh, draw: Draw | None = None) -> Training:
-    """Returns the model of a run, its state and its jitted steps; compiles nothing.
-
-    `draw` makes the batches, if the devices keep the images.
-
-    Raises:
-      ValueError: the model cannot be built, or the images do not split into patches.
-    """
-    model = build_model(**options.model, num_classes=options.num_classes)
-    abstract_state, init_state = create_train_state(
-        model,
-        options.optimizer,
-        image_size=options.image_size,
-        seed=options.seed,
-        averaged=options.polyak_decay > 0,
-        mesh=mesh,
-    )
-    train_step = make_train_step(
-        model,
-        options.optimizer,
-        options.loss,
-        num_classes=options.num_classes,
-        mixup_alpha=options.mixup_alpha,
-        accumulation_steps=options.accumulation_steps,
-        polyak_decay=options.polyak_decay,
-        seed=options.seed,
-    )
-    return Training(
-        model=model,
-        batch_sharding=batch_sharding(mesh),
-        abstract_state=abstract_state,
-        init_state=init_state,
-        train_step=jit_train_step(train_step, abstract_state),
-        train_steps=jit_train_steps(train_step, draw, abstract_state, options.steps_per_call)
-        if draw or options.steps_per_call > 1
-        else None,
-        eval_steps=jit_eval_steps(model, options.loss, options.num_classes, mesh),
-    )
 
 
 def _loop(
@@ -222,50 +163,21 @@ def _prepare(
     """Returns the compiled call and the batches; the first is read meanwhile."""
     workers = ThreadPoolExecutor(2)
     try:
-        call = workers.submit(_compile, options, data, training, log)
+        start = time.monotonic()
+        call = workers.submit(compile_call, options, data, training)
         # Otherwise the first save compiles the checksums, while the devices wait.
         checksums = workers.submit(compile_checksums, training.abstract_state)
         with preemption.watchdog.phase("reading the first batch"):
             first_batch = next(batches)
         if log.is_new:
-            log.add_images(_pixels(first_batch, data), data.class_names)
+            log.add_images(first_pixels(first_batch, data), data.class_names)
         with preemption.watchdog.phase("compiling the training step"):
+            compiled = preemption.wait_for(call)
+            log.say(f"Compiled the training step in {time.monotonic() - start:.1f} s.")
             preemption.wait_for(checksums)
-            return preemption.wait_for(call), itertools.chain([first_batch], batches)
+            return compiled, itertools.chain([first_batch], batches)
     finally:
         workers.shutdown(wait=False)
-
-
-def _pixels(batch: HostBatch, data: Data) -> HostBatch:
-    """Returns the first batch with its images."""
-    if data.draw is None:
-        return batch
-    drawn: HostBatch = jax.device_get(jax.jit(data.draw)(data.dataset, batch, 0))
-    return drawn
-
-
-def _compile(options: RunOptions, data: Data, training: Training, log: RunLog) -> Call:
-    start = time.monotonic()
-    state, sharding = training.abstract_state, training.batch_sharding
-    if data.draw:
-        indices = jax.ShapeDtypeStruct((options.batch_size,), jnp.int32, sharding=sharding)
-        batch = {"indices": indices}
-    else:
-        shape = options.batch_size, options.image_size, data.labels_per_image
-        batch = abstract_batch(sharding, *shape)
-    if training.train_steps is None:
-        call = compile_one_step(training.train_step, state, batch, sharding)
-    else:
-        call = compile_steps(
-            training.train_steps,
-            state,
-            batch,
-            sharding,
-            steps=options.steps_per_call,
-            dataset=data.dataset,
-        )
-    log.say(f"Compiled the training step in {time.monotonic() - start:.1f} s.")
-    return call
 
 
 def _open_checkpoints(

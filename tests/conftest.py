@@ -225,7 +225,7 @@ def parts_built_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "create_mesh", lambda **sizes: create_mesh(jax.devices()[:1]))
-        for name in ("create_training", "_compile"):
+        for name in ("create_training", "compile_call"):
             patch.setattr(train_loop, name, once(getattr(train_loop, name)))
         for name in ("draw_images", "draw_curves"):
             patch.setattr(pictures, name, lambda *args: None)

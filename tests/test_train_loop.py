@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mixer import train_loop
+from mixer import train_loop, training
 from mixer.build import build_without_data
 from mixer.checkpoint.folder import newest_step
 from mixer.checkpoint.restore import restore
@@ -31,7 +31,7 @@ from mixer.runtime.preemption import Preempted
 from mixer.runtime.watchdog import Watchdog
 from mixer.runtime.workdir_lock import workdir_lock
 from mixer.sharding import create_mesh
-from mixer.train_loop import create_training
+from mixer.training import create_training
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 NORMS = ("grad_norm", "update_norm", "param_norm")
@@ -48,8 +48,8 @@ def read_lines(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 def read_state(config, workdir: pathlib.Path, step: int):
     options, _ = build_without_data(config)
-    training = create_training(options, create_mesh())
-    return jax.device_get(restore(workdir / "checkpoints", step, training.abstract_state))
+    abstract_state = create_training(options, create_mesh()).abstract_state
+    return jax.device_get(restore(workdir / "checkpoints", step, abstract_state))
 
 
 @dataclasses.dataclass
@@ -263,7 +263,7 @@ def test_a_changed_config_is_refused_and_nothing_overwritten(tmp_path, digits_co
 @pytest.mark.usefixtures("on_one_device")
 def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_config, monkeypatch):
     digits_config.checkpoint_every = 5
-    make_train_step = train_loop.make_train_step
+    make_train_step = training.make_train_step
 
     def make_poisoned_step(*args, **kwargs):
         step = make_train_step(*args, **kwargs)
@@ -276,7 +276,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_co
 
         return poisoned
 
-    monkeypatch.setattr(train_loop, "make_train_step", make_poisoned_step)
+    monkeypatch.setattr(training, "make_train_step", make_poisoned_step)
     # Poisoned behind the metrics of step 13, so the loss of step 14 is the first to show it.
     with pytest.raises(FloatingPointError, match="Step 14 is not finite: .*loss nan"):
         train_loop.train(digits_config, tmp_path)

@@ -1,12 +1,9 @@
 """The log of a run: fetches the metrics of each step, checks them, writes and shows them."""
 
-import collections
 import contextlib
 import functools
-import math
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -20,15 +17,13 @@ from mixer.config import same_evaluation
 from mixer.reporting.config_file import read_config, write_config
 from mixer.reporting.environment import write_environment
 from mixer.reporting.metrics import MetricsWriter, is_evaluation, read_metrics
-from mixer.reporting.progress import Progress, finished_at
+from mixer.reporting.pending import PendingMetrics
+from mixer.reporting.progress import Progress
 from mixer.reporting.reports import Reports
 from mixer.reporting.summary import summary
 from mixer.reporting.trace import Tracer
 from mixer.reporting.wandb_run import open_wandb
 from mixer.runtime.preemption import Preempted
-
-# Calls that the host queues ahead of the metrics that it fetched, so that no device waits for it.
-_CALLS_IN_FLIGHT = 2
 
 
 class RunLog:
@@ -84,11 +79,7 @@ class RunLog:
         self._total_steps = total_steps
         self._log_every = log_every
         self._schedule = schedule
-        # First step of a call, how many, their metrics, and when these were finished, for which a
-        # thread waits.
-        self._pending: collections.deque[tuple[int, int, dict[str, jax.Array], Future[float]]]
-        self._pending = collections.deque()
-        self._waiter = ThreadPoolExecutor(1, "finished")
+        self._pending = PendingMetrics()
         self._window: list[dict[str, float]] = saved.get("window", [])
         self._latest: dict[str, float] = {}
         # A finished run with other settings: the score of the old ones is not that of these.
@@ -138,7 +129,7 @@ class RunLog:
 
     def __exit__(self, error_type: object, *rest: object) -> None:
         self._tracer.end()
-        self._waiter.shutdown(wait=False)
+        self._pending.close()
         self._progress.close()
         self._writer.close(failed=error_type not in (None, Preempted))
 
@@ -170,8 +161,8 @@ class RunLog:
         Raises:
           FloatingPointError: as `add`.
         """
-        while self._pending:
-            self._report(*self._pending.popleft())
+        for finished in self._pending.take_all():
+            self._report(*finished)
         with self._progress.pause():
             yield
 
@@ -193,10 +184,8 @@ class RunLog:
         if step - count == self._first_step:
             jax.block_until_ready(metrics)
             self.say(f"First step done {time.monotonic() - self._started:.1f} s after the start.")
-        finished = self._waiter.submit(finished_at, metrics)
-        self._pending.append((step - count + 1, count, metrics, finished))
-        if len(self._pending) > _CALLS_IN_FLIGHT:
-            self._report(*self._pending.popleft())
+        for finished in self._pending.add(step, metrics, count):
+            self._report(*finished)
         self._switch_trace(step)
 
     def add_images(self, batch: dict[str, np.ndarray], class_names: Sequence[str]) -> None:
@@ -279,21 +268,7 @@ class RunLog:
             self._latest = {key: v for key, v in self._latest.items() if "/" not in key}
         self._latest |= line
 
-    def _report(
-        self, first: int, count: int, metrics: dict[str, jax.Array], finished: Future[float]
-    ) -> None:
-        arrays = {name: np.atleast_1d(x) for name, x in jax.device_get(metrics).items()}
-        for number in range(count):
-            values = {name: float(array[number]) for name, array in arrays.items()}
-            self._report_step(first + number, values, finished)
-
-    def _report_step(self, step: int, scalars: dict[str, float], finished: Future[float]) -> None:
-        if not all(math.isfinite(value) for value in scalars.values()):
-            found = ", ".join(f"{name} {value}" for name, value in scalars.items())
-            raise FloatingPointError(
-                f"Step {step} is not finite: {found}. The run ends here and saves nothing of this "
-                "step. A lower learning rate or a longer warm-up may help."
-            )
+    def _report(self, step: int, scalars: dict[str, float], finished: float) -> None:
         self._window.append(scalars)
         self._progress.advance(step)
         if step % self._log_every == 0 or step == self._total_steps:
@@ -305,7 +280,7 @@ class RunLog:
             line = {
                 **means,
                 "learning_rate": float(self._schedule(step - 1)),
-                **self._progress.measure(step, finished.result()),
+                **self._progress.measure(step, finished),
             }
             self._write(step, line)
             self._progress.show(step, line)

@@ -16,7 +16,8 @@ from mixer.config.check import flatten
 from mixer.data.table import DATASETS, num_examples
 from mixer.reporting.metrics import read_metrics
 from mixer.sharding import create_mesh
-from mixer.train_loop import create_training, train
+from mixer.train_loop import train
+from mixer.training import create_training
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
