@@ -18,25 +18,37 @@ from mixer.build import Data, RunOptions
 from mixer.sharding import to_global
 from mixer.train_state import TrainState
 from mixer.train_step import Metrics
-from mixer.training import Training
 
 # Takes `count` batches and as many steps; the metrics are scalars, or `[n]` with the first `count`.
 Call = Callable[[TrainState, Iterator[HostBatch], int], tuple[TrainState, Metrics]]
 
 
-def compile_call(options: RunOptions, data: Data, training: Training) -> Call:
-    """Returns the compiled call of a run."""
-    sharding, state = training.batch_sharding, training.abstract_state
+def compile_call(
+    options: RunOptions,
+    data: Data,
+    train_step: Any,
+    train_steps: Any,
+    state: TrainState,
+    sharding: NamedSharding,
+) -> Call:
+    """Returns the compiled call of a run.
+
+    Args:
+      train_step: that of `jit_train_step`.
+      train_steps: that of `jit_train_steps`; None: a call takes one step.
+      state: abstract.
+      sharding: of the batch.
+    """
     if data.draw:
         indices = jax.ShapeDtypeStruct((options.batch_size,), jnp.int32, sharding=sharding)
         batch = {"indices": indices}
     else:
         shape = options.batch_size, options.image_size, data.labels_per_image
         batch = abstract_batch(sharding, *shape)
-    if training.train_steps is None:
-        return _compile_one_step(training.train_step, state, batch, sharding)
+    if train_steps is None:
+        return _compile_one_step(train_step, state, batch, sharding)
     size = options.steps_per_call
-    return _compile_steps(training.train_steps, state, batch, sharding, size, data.dataset)
+    return _compile_steps(train_steps, state, batch, sharding, size, data.dataset)
 
 
 def first_pixels(batch: HostBatch, data: Data) -> HostBatch:

@@ -1,17 +1,20 @@
 """One run, top to bottom: build its parts, open its workdir, take the steps, close."""
 
+import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import flax.linen as nn
 import jax
 from etils import epath
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from mixer.batch import HostBatch
+from mixer.batch import Draw, HostBatch
 from mixer.build import Data, RunOptions, build_run
 from mixer.calls import Call, compile_call, first_pixels
 from mixer.checkpoint.checksum import compile_checksums
@@ -20,8 +23,9 @@ from mixer.checkpoint.restore import check_free, restore_newest
 from mixer.checkpoint.resume import check_resumed
 from mixer.checkpoint.save import Checkpoints
 from mixer.config import check_config
-from mixer.evaluation.in_training import evaluate_all
+from mixer.evaluation.in_training import EvalSteps, evaluate_all, jit_eval_steps
 from mixer.flops import train_flops_per_image
+from mixer.models import build_model
 from mixer.reporting.reports import Reports
 from mixer.reporting.run_log import RunLog
 from mixer.reporting.workdir import check_workdir
@@ -29,9 +33,23 @@ from mixer.runtime.output import lasting_output
 from mixer.runtime.preemption import Preempted, Preemption
 from mixer.runtime.watchdog import Watchdog
 from mixer.runtime.workdir_lock import workdir_lock
-from mixer.train_state import Params, TrainState
-from mixer.training import Training, create_training
+from mixer.sharding import batch_sharding
+from mixer.train_state import Params, TrainState, create_train_state
+from mixer.train_step import jit_train_step, jit_train_steps, make_train_step
 from mixer.weights.load import initial_params
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The computation of a run. Nothing is compiled yet."""
+
+    model: nn.Module
+    batch_sharding: NamedSharding
+    abstract_state: TrainState
+    init_state: Callable[[Params], TrainState]  # pre-trained parameters ({}: none) -> first state
+    train_step: Any  # jitted
+    train_steps: Any  # several steps as one program, jitted; None: a program has one step
+    eval_steps: EvalSteps
 
 
 def train(
@@ -87,6 +105,46 @@ def train(
                 state = restored.state if restored else training.init_state(pretrained)
                 _loop(options, data, training, state, step, checkpoints, log, preemption)
                 return log.finish(best=checkpoints.best())
+
+
+def create_training(options: RunOptions, mesh: Mesh, draw: Draw | None = None) -> Training:
+    """Returns the model of a run, its state and its jitted steps; compiles nothing.
+
+    `draw` makes the batches, if the devices keep the images.
+
+    Raises:
+      ValueError: the model cannot be built, or the images do not split into patches.
+    """
+    model = build_model(**options.model, num_classes=options.num_classes)
+    abstract_state, init_state = create_train_state(
+        model,
+        options.optimizer,
+        image_size=options.image_size,
+        seed=options.seed,
+        averaged=options.polyak_decay > 0,
+        mesh=mesh,
+    )
+    train_step = make_train_step(
+        model,
+        options.optimizer,
+        options.loss,
+        num_classes=options.num_classes,
+        mixup_alpha=options.mixup_alpha,
+        accumulation_steps=options.accumulation_steps,
+        polyak_decay=options.polyak_decay,
+        seed=options.seed,
+    )
+    return Training(
+        model=model,
+        batch_sharding=batch_sharding(mesh),
+        abstract_state=abstract_state,
+        init_state=init_state,
+        train_step=jit_train_step(train_step, abstract_state),
+        train_steps=jit_train_steps(train_step, draw, abstract_state, options.steps_per_call)
+        if draw or options.steps_per_call > 1
+        else None,
+        eval_steps=jit_eval_steps(model, options.loss, options.num_classes, mesh),
+    )
 
 
 def _loop(
@@ -164,7 +222,8 @@ def _prepare(
     workers = ThreadPoolExecutor(2)
     try:
         start = time.monotonic()
-        call = workers.submit(compile_call, options, data, training)
+        steps, state = (training.train_step, training.train_steps), training.abstract_state
+        call = workers.submit(compile_call, options, data, *steps, state, training.batch_sharding)
         # Otherwise the first save compiles the checksums, while the devices wait.
         checksums = workers.submit(compile_checksums, training.abstract_state)
         with preemption.watchdog.phase("reading the first batch"):

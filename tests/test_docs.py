@@ -266,7 +266,8 @@ def check_command(line: str) -> None:
 def known_flags() -> set[str]:
     """Returns the flags of every script and program of this project."""
     names = {"help", "verbosity"}
-    for path in ["mixer/main.py", "tests/peers/__main__.py", *map(str, ROOT.glob("scripts/*.py"))]:
+    programs = ["mixer/main.py", "tests/peers/__main__.py", "tests/peers/train_timm.py"]
+    for path in [*programs, *map(str, ROOT.glob("scripts/*.py"))]:
         with defined_flags(path, []) as defined:
             names |= set(defined)
     for path in ROOT.glob("scripts/*.sh"):

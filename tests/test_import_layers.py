@@ -35,7 +35,6 @@ ROOMS = [
     "export",
     "build_data",
     "build",
-    "training",
     "calls",
     "train_loop",
     "sweep",

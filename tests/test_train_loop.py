@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mixer import train_loop, training
+from mixer import train_loop
 from mixer.build import build_without_data
 from mixer.checkpoint.folder import newest_step
 from mixer.checkpoint.restore import restore
@@ -31,7 +31,7 @@ from mixer.runtime.preemption import Preempted
 from mixer.runtime.watchdog import Watchdog
 from mixer.runtime.workdir_lock import workdir_lock
 from mixer.sharding import create_mesh
-from mixer.training import create_training
+from mixer.train_loop import create_training
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 NORMS = ("grad_norm", "update_norm", "param_norm")
@@ -207,7 +207,7 @@ def test_the_step_compiles_while_the_first_batch_is_being_read(
     digits_config.num_epochs = 2 * 64 / 1433
     digits_config.optimizer.warmup_steps = 1
     compiling = threading.Event()
-    compile_step, from_step = train_loop._compile, TrainInput.from_step
+    compile_step, from_step = train_loop.compile_call, TrainInput.from_step
 
     def observed(*args):
         compiling.set()
@@ -217,7 +217,7 @@ def test_the_step_compiles_while_the_first_batch_is_being_read(
         assert compiling.wait(60), "the first batch holds up the compilation"
         yield from from_step(self, first_step, on_damage)
 
-    monkeypatch.setattr(train_loop, "_compile", observed)
+    monkeypatch.setattr(train_loop, "compile_call", observed)
     monkeypatch.setattr(TrainInput, "from_step", waiting)
     assert train_loop.train(digits_config, tmp_path)["step"] == 2
 
@@ -238,7 +238,9 @@ def test_a_run_that_lacks_its_last_evaluation_alone_compiles_no_step(
         with pytest.raises(Preempted):
             train_loop.train(digits_config, tmp_path)
     assert newest_step(tmp_path / "checkpoints") == 2
-    monkeypatch.setattr(train_loop, "_compile", lambda *args: pytest.fail("a step was compiled"))
+    monkeypatch.setattr(
+        train_loop, "compile_call", lambda *args: pytest.fail("a step was compiled")
+    )
     monkeypatch.setattr(TrainInput, "from_step", lambda *args: pytest.fail("a batch was read"))
     assert train_loop.train(digits_config, tmp_path)["test/count"] == 364
 
@@ -263,7 +265,7 @@ def test_a_changed_config_is_refused_and_nothing_overwritten(tmp_path, digits_co
 @pytest.mark.usefixtures("on_one_device")
 def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_config, monkeypatch):
     digits_config.checkpoint_every = 5
-    make_train_step = training.make_train_step
+    make_train_step = train_loop.make_train_step
 
     def make_poisoned_step(*args, **kwargs):
         step = make_train_step(*args, **kwargs)
@@ -276,7 +278,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_that_step(tmp_path, digits_co
 
         return poisoned
 
-    monkeypatch.setattr(training, "make_train_step", make_poisoned_step)
+    monkeypatch.setattr(train_loop, "make_train_step", make_poisoned_step)
     # Poisoned behind the metrics of step 13, so the loss of step 14 is the first to show it.
     with pytest.raises(FloatingPointError, match="Step 14 is not finite: .*loss nan"):
         train_loop.train(digits_config, tmp_path)

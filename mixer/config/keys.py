@@ -83,7 +83,7 @@ DATA = {
         "ours",
     ),
     "train_crop.padding": _optional(
-        int, "0 <= x <= 8192", "for `padded_crop`: black pixels added on each side", "ResNet paper"
+        int, "1 <= x <= 8192", "for `padded_crop`: black pixels added on each side", "ResNet paper"
     ),
     "flip": Key(bool, "", "random horizontal flip", "section 3"),
     "randaugment.layers": Key(int, "0 <= x <= 100", "operations per image; 0 = off", "Table 4: 2"),

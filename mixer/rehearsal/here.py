@@ -17,7 +17,7 @@ from mixer.benchmark.workloads import chained, random_batch
 from mixer.build import RunOptions, build_without_data
 from mixer.flops import CHIPS, train_flops_per_image
 from mixer.sharding import check_batch_size, create_mesh
-from mixer.training import Training, create_training
+from mixer.train_loop import Training, create_training
 
 _GIB = 2**30
 _SECONDS = 5.0  # of steps that are timed

@@ -24,7 +24,7 @@ from mixer.rehearsal.compiled import compile_program
 from mixer.rehearsal.roofline import Roofline, roofline
 from mixer.rehearsal.topology import larger_slices, parse_slice, slice_devices
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, replicated, slice_of
-from mixer.training import create_training
+from mixer.train_loop import create_training
 
 # Of the model's FLOPs that the roofline has to find. It finds 99.7% of Mixer-B/16's: the first
 # layer needs no gradient with respect to the images.

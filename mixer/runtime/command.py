@@ -34,6 +34,7 @@ def run(main: Callable[..., None], *, takes_arguments: bool = False) -> NoReturn
     # With it, mixup and the masks would be drawn from other bits.
     os.environ["JAX_ENABLE_X64"] = "0"
     startup.avoid_absent_tpu()
+    startup.keep_tpu_products_whole()
     os.environ["MPLBACKEND"] = "agg"  # a notebook's own is inherited, and may not be installed here
     for stream in (sys.stdout, sys.stderr):  # it may not be able to show a file's or class's name
         if isinstance(stream, io.TextIOWrapper):

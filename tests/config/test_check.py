@@ -16,7 +16,7 @@ from mixer.config import check_config, differences
 from mixer.config.keys import KEYS, find_key
 from mixer.models.mixer import MlpMixer
 from mixer.runtime import command
-from mixer.training import create_training
+from mixer.train_loop import create_training
 from tests.models.tiny import EXPERIMENTS, TINY, digits_config
 
 # Written by hand: what the table of keys is compared with.

@@ -16,8 +16,7 @@ from mixer.config.check import flatten
 from mixer.data.table import DATASETS, num_examples
 from mixer.reporting.metrics import read_metrics
 from mixer.sharding import create_mesh
-from mixer.train_loop import train
-from mixer.training import create_training
+from mixer.train_loop import create_training, train
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -101,7 +100,7 @@ def test_every_config_of_a_family_has_the_same_keys(name, size):
     check_config(config)
     more, fewer = KEYS_OF[config.model.name]
     expected = keys_of("pretrain_imagenet") - fewer | more
-    if name in ("digits", "cifar_fractions"):  # they state what a named size stands for
+    if name in ("digits", "cifar", "cifar_fractions"):  # they state what a named size stands for
         return
     if name in ("finetune", "vtab"):  # counts steps and crops in another way
         expected = expected - {"num_epochs", "train_crop.area"} | {"num_steps"}
@@ -118,7 +117,7 @@ def test_the_digits_have_these_keys_and_the_sizes_of_their_models():
     sizes = {"patch_size", "num_blocks", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim"}
     keys = keys_of("digits") - {f"model.{field}" for field in sizes} | {"model.variant"}
     assert keys == keys_of("pretrain_imagenet")
-    assert len(SIZES) == 1 + 1 + 28 + 6 + 8 + 22 + 1
+    assert len(SIZES) == 1 + 1 + 4 + 28 + 6 + 8 + 22 + 1
 
 
 def test_the_parts_of_the_digits_fit_together(data_dir):
@@ -141,6 +140,7 @@ STEPS = {
     ("jft300m", 40.0): 2_929_188,
     ("cifar10", 10_000): 10_000,
     ("cifar10", 1500): 1500,
+    ("cifar10", 300.0): 112_500,
     ("vtab/cifar100", 500): 500,
 }
 

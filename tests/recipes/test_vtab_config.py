@@ -7,7 +7,8 @@ import tensorflow as tf
 from cases import slow_unless
 
 from configs import finetune, vtab
-from mixer.build import _train_crop, build_without_data
+from mixer.build import build_without_data
+from mixer.build_data import _train_crop
 from mixer.config import ConfigReader, check_config
 from mixer.data.preprocess import squeezed_crop
 from mixer.data.vtab import TASKS

@@ -17,8 +17,8 @@ from mixer.build import build_without_data
 from mixer.checkpoint.restore import restore
 from mixer.reporting.metrics import read_metrics
 from mixer.sharding import create_mesh
+from mixer.train_loop import create_training
 from mixer.train_state import TrainState
-from mixer.training import create_training
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 STEPS = 50

@@ -25,13 +25,13 @@ def ask(number: int = signal.SIGTERM) -> None:
 
 
 def during_compilation(monkeypatch):
-    compile_step = train_loop._compile
+    compile_step = train_loop.compile_call
 
     def asked(*args):
         ask()
         return compile_step(*args)
 
-    monkeypatch.setattr(train_loop, "_compile", asked)
+    monkeypatch.setattr(train_loop, "compile_call", asked)
 
 
 def while_waiting_for_the_batch_after_step_5(monkeypatch):
@@ -51,10 +51,10 @@ def while_waiting_for_the_batch_after_step_5(monkeypatch):
 def at_step_7(monkeypatch):
     add = RunLog.add
 
-    def asked(self, step, metrics):
+    def asked(self, step, *args):
         if step == 7:
             ask(signal.SIGINT)
-        add(self, step, metrics)
+        add(self, step, *args)
 
     monkeypatch.setattr(RunLog, "add", asked)
 
@@ -63,10 +63,10 @@ def by(number: int, asked_at_step: int):
     def when(monkeypatch):
         add = RunLog.add
 
-        def asked(self, step, metrics):
+        def asked(self, step, *args):
             if step == asked_at_step:
                 ask(number)
-            add(self, step, metrics)
+            add(self, step, *args)
 
         monkeypatch.setattr(RunLog, "add", asked)
 

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from mixer.runtime import startup
+
 # Page faults of allocating 128 MiB for the second time.
 PROGRAM = """
 import resource
@@ -103,3 +105,14 @@ def test_libtpu_without_a_tpu_is_not_heard_of(tmp_path):
     heard = (done.stdout + done.stderr).lower()
     assert "tpu" not in heard.replace(str(tmp_path), "")
     assert "cpu" in heard
+
+
+@pytest.mark.parametrize(
+    "given", ["", "--xla_a=1", "--xla_jf_spmd_threshold_for_windowed_einsum_mib=5"]
+)
+def test_the_options_of_the_tpu_compiler_are_added_to_those_of_the_user(given, monkeypatch):
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", given)
+    for _ in range(2):  # once, however often
+        startup.keep_tpu_products_whole()
+    expected = {"": f"{LOOPS}=1000000", "--xla_a=1": f"{LOOPS}=1000000 --xla_a=1"}
+    assert os.environ["LIBTPU_INIT_ARGS"] == expected.get(given, given)

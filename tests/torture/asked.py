@@ -38,7 +38,7 @@ def ask(delay: float) -> None:
 
 
 def patch(phase: str) -> None:
-    compile_step, save = train_loop._compile, Checkpoints.save
+    compile_step, save = train_loop.compile_call, Checkpoints.save
     add, take = RunLog.add, input_pipeline.TrainInput.from_step
     take_for_evaluation = input_pipeline.EvalInput.one_pass
     done = 0
@@ -53,12 +53,12 @@ def patch(phase: str) -> None:
         ask(0.01) if phase == "save" and done else None
         save(self, step, *args)
 
-    def asked_add(self, step, metrics):
+    def asked_add(self, step, *args):
         nonlocal done
         done += 1
         ask(0.005) if phase == "step" and done == 3 else None
         print(f"\ndid {step}", flush=True)
-        add(self, step, metrics)
+        add(self, step, *args)
 
     def asked_batches(self, first_step, on_damage):
         for step, batch in enumerate(take(self, first_step, on_damage), first_step):
@@ -74,7 +74,7 @@ def patch(phase: str) -> None:
             time.sleep(0.5)
             yield batch
 
-    train_loop._compile, Checkpoints.save = asked_compile, asked_save
+    train_loop.compile_call, Checkpoints.save = asked_compile, asked_save
     RunLog.add, input_pipeline.TrainInput.from_step = asked_add, asked_batches
     input_pipeline.EvalInput.one_pass = asked_evaluation
 

@@ -20,7 +20,7 @@ def patch(phase: str) -> None:
             pipe.read()
 
     build_data, take = build.build_data, input_pipeline.TrainInput.from_step
-    compile_step, restore = train_loop._compile, train_loop.restore_newest
+    compile_step, restore = train_loop.compile_call, train_loop.restore_newest
 
     def hung_data(*args):
         hang() if phase == "opening the data" else None
@@ -41,7 +41,7 @@ def patch(phase: str) -> None:
             yield batch
 
     build.build_data, train_loop.restore_newest = hung_data, hung_restore
-    train_loop._compile, input_pipeline.TrainInput.from_step = hung_compile, hung_batches
+    train_loop.compile_call, input_pipeline.TrainInput.from_step = hung_compile, hung_batches
     # The compilation itself takes longer.
     limits = {name: (1, 3 if name == phase else 60) for name in watchdog.PHASES}
     watchdog.PHASES.update(limits | {"training": (1, 0)})

@@ -16,8 +16,8 @@ from mixer.checkpoint.save import Checkpoints
 from mixer.models import MODELS
 from mixer.models import mixer as mixer_module
 from mixer.models import mlp as mlp_module
+from mixer.train_loop import Training, create_training
 from mixer.train_state import TrainState
-from mixer.training import Training, create_training
 from mixer.weights import save_params, weights
 from mixer.weights.load import initial_params, load_model, lost_in_files
 from mixer.weights.rebuild import deciding_fields
