@@ -10,6 +10,8 @@ import pytest
 
 from mixer.runtime import startup
 
+from mixer.runtime import startup
+
 # Page faults of allocating 128 MiB for the second time.
 PROGRAM = """
 import resource
