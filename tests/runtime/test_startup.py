@@ -10,8 +10,6 @@ import pytest
 
 from mixer.runtime import startup
 
-from mixer.runtime import startup
-
 # Page faults of allocating 128 MiB for the second time.
 PROGRAM = """
 import resource
@@ -109,9 +107,10 @@ def test_libtpu_without_a_tpu_is_not_heard_of(tmp_path):
     assert "cpu" in heard
 
 
-@pytest.mark.parametrize(
-    "given", ["", "--xla_a=1", "--xla_jf_spmd_threshold_for_windowed_einsum_mib=5"]
-)
+LOOPS = "--xla_jf_spmd_threshold_for_windowed_einsum_mib"
+
+
+@pytest.mark.parametrize("given", ["", "--xla_a=1", f"{LOOPS}=5"])
 def test_the_options_of_the_tpu_compiler_are_added_to_those_of_the_user(given, monkeypatch):
     monkeypatch.setenv("LIBTPU_INIT_ARGS", given)
     for _ in range(2):  # once, however often
