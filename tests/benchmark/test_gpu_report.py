@@ -296,4 +296,4 @@ def test_every_row_on_a_cpu(tmp_path):
     assert rows[-1][:2] == [f"0.15M,{dataset}", "to 90% test top-1"]
     assert re.fullmatch(r"not reached in \d+\.\d min \(best \d+\.\d\d%, step [24]\)", rows[-1][2])
     assert "Left out" not in done.stdout
-    assert len(re.findall(r"^\[ *\d+ s\] .* (training|inference)", done.stderr, re.M)) == 16
+    assert len(re.findall(r"^\[ *\d+ s\] \S+ (training|inference)", done.stderr, re.M)) == 16
