@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from mixer import augment
 from mixer.batch import Draw, HostBatch
 from mixer.config import ConfigReader
 from mixer.evaluation.few_shot import FewShot, check_splits
@@ -24,17 +23,15 @@ class Data:
     labels_per_image: int
     num_examples: int  # per epoch
     fingerprints: dict[str, str]  # split -> hash
-    dataset: HostBatch  # what the devices keep: the training images, or nothing ({})
-    draw: Draw | None  # makes a batch of `dataset` and of what `train_batches` yields
+    read_dataset: Callable[[], HostBatch]  # what the devices keep: the training images, or {}
+    draw: Draw | None  # makes a batch of that and of what `train_batches` yields
     train_batches: TrainBatches
     eval_batches: dict[str, Callable[[], Iterator[HostBatch]]]  # split -> one pass
     few_shot: FewShot | None
 
 
 def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
-    """Returns the input that a config describes, `rows` of each batch.
-
-    It reads no image yet, except with `input=device`.
+    """Returns the input that a config describes, `rows` of each batch; reads no image yet.
 
     Raises:
       ValueError: the dataset or a split is not there, or a key is out of range.
@@ -43,6 +40,7 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
     from mixer.data import datasets, preprocess
     from mixer.data.datasets import Dataset
     from mixer.data.input_pipeline import EvalInput
+    from mixer.data.on_device import index_batches
     from mixer.data.order import ExampleOrder
 
     open_split = functools.partial(
@@ -52,9 +50,11 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
     order = ExampleOrder(len(train_set.records), cfg.batch_size, cfg.seed, cfg.num_stripes)
     train_set = datasets.cached(train_set, cfg.cache, order.examples_of(rows))
     if cfg.input == "device":
-        dataset, draw, train_batches = _device_input(cfg, train_set, order, rows)
+        read_dataset, draw = _device_input(cfg, train_set)
+        train_batches: TrainBatches = functools.partial(index_batches, order, rows)
     else:
-        dataset, draw, train_batches = {}, None, _host_input(cfg, train_set, order, rows)
+        read_dataset, draw = dict, None
+        train_batches = _host_input(cfg, train_set, order, rows)
     eval_preprocess = preprocess.make_eval_preprocess(
         size=cfg.image_size, crop=cfg.eval_crop, resize=cfg.eval_resize
     )
@@ -76,7 +76,7 @@ def build_data(cfg: ConfigReader, rows: np.ndarray) -> Data:
         labels_per_image=train_set.labels_per_image,
         num_examples=len(train_set.records),
         fingerprints={cfg.train_split: train_set.records.fingerprint()},
-        dataset=dataset,
+        read_dataset=read_dataset,
         draw=draw,
         train_batches=train_batches,
         eval_batches={
@@ -121,17 +121,17 @@ def _host_input(cfg: ConfigReader, train_set: Any, order: Any, rows: np.ndarray)
     return TrainInput(train_set, order, preprocess, rows=rows, prefetch=cfg.prefetch).from_step
 
 
-def _device_input(
-    cfg: ConfigReader, train_set: Any, order: Any, rows: np.ndarray
-) -> tuple[HostBatch, Draw, TrainBatches]:
-    """Returns the images that every device keeps, what makes batches of them, and the indices.
+def _device_input(cfg: ConfigReader, train_set: Any) -> tuple[Callable[[], HostBatch], Draw]:
+    """Returns what reads the images that every device keeps, and what makes batches of them.
 
     Raises:
-      ValueError: an augmentation exists on the host alone, or the images do not suit.
+      ValueError: an augmentation exists on the host alone.
     """
-    from mixer.data.on_device import IndexInput, read_images
+    from mixer.data import augment
+    from mixer.data.on_device import read_images
 
     size, crop_cfg = cfg.image_size, cfg.train_crop
+    # The magnitude has no meaning without layers, but a key that nobody reads is an error.
     name, layers, _ = crop_cfg.name, cfg.randaugment.layers, cfg.randaugment.magnitude
     if name == "padded_crop" and not layers:
         crop = augment.padded_crop(size, padding=crop_cfg.padding)
@@ -143,9 +143,8 @@ def _device_input(
             f"randaugment.layers=0 with input=device; got {name} and {layers} layers. Use "
             "input=host."
         )
-    images = read_images(train_set, size if name == "padded_crop" else None)
-    draw = augment.make_draw(cfg.seed, crop=crop, flip=cfg.flip)
-    return images, draw, IndexInput(order, rows).from_step
+    read = functools.partial(read_images, train_set, size if name == "padded_crop" else None)
+    return read, augment.make_draw(cfg.seed, crop=crop, flip=cfg.flip)
 
 
 def _train_crop(cfg: ConfigReader, size: int) -> Any:

@@ -17,7 +17,7 @@ from mixer.batch import AbstractBatch, HostBatch, abstract_batch
 from mixer.build import Data, RunOptions
 from mixer.sharding import to_global
 from mixer.train_state import TrainState
-from mixer.train_step import Metrics
+from mixer.train_step import Metrics, TrainStep, jit_train_step, jit_train_steps
 
 # Takes `count` batches and as many steps; the metrics are scalars, or `[n]` with the first `count`.
 Call = Callable[[TrainState, Iterator[HostBatch], int], tuple[TrainState, Metrics]]
@@ -26,16 +26,16 @@ Call = Callable[[TrainState, Iterator[HostBatch], int], tuple[TrainState, Metric
 def compile_call(
     options: RunOptions,
     data: Data,
-    train_step: Any,
-    train_steps: Any,
+    dataset: HostBatch,
+    train_step: TrainStep,
     state: TrainState,
     sharding: NamedSharding,
 ) -> Call:
     """Returns the compiled call of a run.
 
     Args:
-      train_step: that of `jit_train_step`.
-      train_steps: that of `jit_train_steps`; None: a call takes one step.
+      dataset: what `data.read_dataset` has returned.
+      train_step: not jitted.
       state: abstract.
       sharding: of the batch.
     """
@@ -45,17 +45,18 @@ def compile_call(
     else:
         shape = options.batch_size, options.image_size, data.labels_per_image
         batch = abstract_batch(sharding, *shape)
-    if train_steps is None:
-        return _compile_one_step(train_step, state, batch, sharding)
-    size = options.steps_per_call
-    return _compile_steps(train_steps, state, batch, sharding, size, data.dataset)
+    steps = options.steps_per_call
+    if data.draw is None and steps == 1:
+        return _compile_one_step(jit_train_step(train_step, state), state, batch, sharding)
+    train_steps = jit_train_steps(train_step, data.draw, state, steps)
+    return _compile_steps(train_steps, state, batch, sharding, steps, dataset)
 
 
-def first_pixels(batch: HostBatch, data: Data) -> HostBatch:
+def first_pixels(batch: HostBatch, data: Data, dataset: HostBatch) -> HostBatch:
     """Returns the first batch of a run, with its images even if the devices keep them."""
     if data.draw is None:
         return batch
-    drawn: HostBatch = jax.device_get(jax.jit(data.draw)(data.dataset, batch, 0))
+    drawn: HostBatch = jax.device_get(jax.jit(data.draw)(dataset, batch, 0))
     return drawn
 
 

@@ -14,7 +14,7 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from mixer.batch import Draw, HostBatch
+from mixer.batch import HostBatch
 from mixer.build import Data, RunOptions, build_run
 from mixer.calls import Call, compile_call, first_pixels
 from mixer.checkpoint.checksum import compile_checksums
@@ -35,7 +35,7 @@ from mixer.runtime.watchdog import Watchdog
 from mixer.runtime.workdir_lock import workdir_lock
 from mixer.sharding import batch_sharding
 from mixer.train_state import Params, TrainState, create_train_state
-from mixer.train_step import jit_train_step, jit_train_steps, make_train_step
+from mixer.train_step import TrainStep, jit_train_step, make_train_step
 from mixer.weights.load import initial_params
 
 
@@ -47,8 +47,8 @@ class Training:
     batch_sharding: NamedSharding
     abstract_state: TrainState
     init_state: Callable[[Params], TrainState]  # pre-trained parameters ({}: none) -> first state
-    train_step: Any  # jitted
-    train_steps: Any  # several steps as one program, jitted; None: a program has one step
+    step: TrainStep
+    train_step: Any  # the step, jitted
     eval_steps: EvalSteps
 
 
@@ -81,7 +81,7 @@ def train(
         check_workdir(workdir)
         with watchdog.phase("opening the data"):
             options, mesh, data = build_run(config)
-        training = create_training(options, mesh, data.draw)
+        training = create_training(options, mesh)
         directory = checkpoint_folder(workdir)
         pretrained: Params = {}
         if options.init_from and newest_step(directory) is None:
@@ -107,10 +107,8 @@ def train(
                 return log.finish(best=checkpoints.best())
 
 
-def create_training(options: RunOptions, mesh: Mesh, draw: Draw | None = None) -> Training:
+def create_training(options: RunOptions, mesh: Mesh) -> Training:
     """Returns the model of a run, its state and its jitted steps; compiles nothing.
-
-    `draw` makes the batches, if the devices keep the images.
 
     Raises:
       ValueError: the model cannot be built, or the images do not split into patches.
@@ -124,7 +122,7 @@ def create_training(options: RunOptions, mesh: Mesh, draw: Draw | None = None) -
         averaged=options.polyak_decay > 0,
         mesh=mesh,
     )
-    train_step = make_train_step(
+    step = make_train_step(
         model,
         options.optimizer,
         options.loss,
@@ -139,10 +137,8 @@ def create_training(options: RunOptions, mesh: Mesh, draw: Draw | None = None) -
         batch_sharding=batch_sharding(mesh),
         abstract_state=abstract_state,
         init_state=init_state,
-        train_step=jit_train_step(train_step, abstract_state),
-        train_steps=jit_train_steps(train_step, draw, abstract_state, options.steps_per_call)
-        if draw or options.steps_per_call > 1
-        else None,
+        step=step,
+        train_step=jit_train_step(step, abstract_state),
         eval_steps=jit_eval_steps(model, options.loss, options.num_classes, mesh),
     )
 
@@ -198,11 +194,9 @@ def _loop(
 def _steps_of_call(step: int, options: RunOptions, log: RunLog) -> int:
     """Returns how many steps the next call takes: none past one where something is due."""
     every = (options.log_every, options.eval_every, options.checkpoint_every)
-    due = [step + each - step % each for each in every] + [
-        options.total_steps,
-        log.next_trace(step),
-    ]
-    return min(options.steps_per_call, min(due) - step)
+    to_due = min(each - step % each for each in every)
+    to_end = min(options.total_steps, log.next_trace(step)) - step
+    return min(options.steps_per_call, to_due, to_end)
 
 
 def _is_due(step: int, every: int, options: RunOptions) -> bool:
@@ -221,15 +215,16 @@ def _prepare(
     """Returns the compiled call and the batches; the first is read meanwhile."""
     workers = ThreadPoolExecutor(2)
     try:
-        start = time.monotonic()
-        steps, state = (training.train_step, training.train_steps), training.abstract_state
-        call = workers.submit(compile_call, options, data, *steps, state, training.batch_sharding)
-        # Otherwise the first save compiles the checksums, while the devices wait.
-        checksums = workers.submit(compile_checksums, training.abstract_state)
         with preemption.watchdog.phase("reading the first batch"):
+            dataset = preemption.wait_for(workers.submit(data.read_dataset))
+            start = time.monotonic()
+            step, state, sharding = training.step, training.abstract_state, training.batch_sharding
+            call = workers.submit(compile_call, options, data, dataset, step, state, sharding)
+            # Otherwise the first save compiles the checksums, while the devices wait.
+            checksums = workers.submit(compile_checksums, state)
             first_batch = next(batches)
         if log.is_new:
-            log.add_images(first_pixels(first_batch, data), data.class_names)
+            log.add_images(first_pixels(first_batch, data, dataset), data.class_names)
         with preemption.watchdog.phase("compiling the training step"):
             compiled = preemption.wait_for(call)
             log.say(f"Compiled the training step in {time.monotonic() - start:.1f} s.")

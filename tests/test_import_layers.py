@@ -18,7 +18,6 @@ ROOMS = [
     "sharding",
     "losses",
     "batch",
-    "augment",
     "flops",
     "config",
     "models",

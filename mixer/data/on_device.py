@@ -1,5 +1,6 @@
 """Small data sets that the devices hold: their decoded images, and the order as indices."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -54,20 +55,16 @@ def read_images(dataset: Dataset, size: int | None) -> HostBatch:
     return {key: np.concatenate([part[key] for part in parts])[:count] for key in parts[0]}
 
 
-class IndexInput:
-    """The order of the training examples, for devices that hold them; in place of `TrainInput`."""
+def index_batches(
+    order: ExampleOrder, rows: np.ndarray, first_step: int, on_damage: OnDamage | None = None
+) -> Iterator[HostBatch]:
+    """Yields `indices`, int32 `[rows]`, of steps `first_step`, `first_step + 1`, ...
 
-    def __init__(self, order: ExampleOrder, rows: np.ndarray):
-        self._order = order
-        self._rows = rows
-
-    def from_step(self, first_step: int, on_damage: OnDamage | None = None) -> Iterator[HostBatch]:
-        """Yields `indices`, int32 `[rows]`, of steps `first_step`, `first_step + 1`, ..."""
-        del on_damage  # damaged examples were found when they were read
-        step = first_step
-        while True:
-            yield {"indices": self._order.indices(step, self._rows).astype(np.int32)}
-            step += 1
+    In place of `TrainInput.from_step`. There is no damage to report: all images have been read.
+    """
+    del on_damage
+    for step in itertools.count(first_step):
+        yield {"indices": order.indices(step, rows).astype(np.int32)}
 
 
 def _shape(dataset: Dataset) -> tuple[int, int]:

@@ -54,8 +54,8 @@ def keep_tpu_products_whole() -> None:
     """Lets the TPU compiler gather weights that are divided over devices; before JAX is imported.
 
     From v4 on it would compute with them in loops, part by part, and copy the activations between
-    layouts for these: 39% of the step of B/16 on v4 (docs/performance.md). An option of the user's
-    in LIBTPU_INIT_ARGS is kept.
+    layouts for these: 28% of the step of B/16 on v4, by rehearsal (docs/performance.md). An option
+    of the user's in LIBTPU_INIT_ARGS is kept.
     """
     given = os.environ.get("LIBTPU_INIT_ARGS", "")
     if _LOOPS_FROM_MIB not in given:

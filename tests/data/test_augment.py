@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mixer import augment
+from mixer.data import augment
 from mixer.sharding import batch_sharding, create_mesh
 
 KEY = jax.random.key(0)
