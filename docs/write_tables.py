@@ -1,8 +1,8 @@
 """Writes the generated tables of README.md and docs/: python docs/write_tables.py [--check].
 
 A generated table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. Measured
-numbers come from docs/results.json and docs/miniature.csv, the paper's from
-mixer/paper/reference.py, config keys from mixer/config/keys.py, published weights from
+numbers come from docs/results.json and docs/miniature.csv, rehearsed ones from
+docs/rehearsals.jsonl and docs/table3_throughput.jsonl, the paper's from mixer/paper/reference.py, config keys from mixer/config/keys.py, published weights from
 mixer/weights/published.py. --check writes nothing and fails if a table is out of date.
 """
 
@@ -20,6 +20,7 @@ from mixer.paper import reference
 from mixer.paper.graph import CoreDays, Run, jobs_of, jobs_of_items
 from mixer.paper.items import all_items
 from mixer.rehearsal import table3
+from mixer.rehearsal.topology import GENERATIONS, parse_slice
 from mixer.reproduction.report import NO_ACCURACIES
 from mixer.reproduction.study import Study
 from mixer.weights.published import CATALOGUE
@@ -150,6 +151,30 @@ def throughput() -> list[str]:
     return lines
 
 
+def generations() -> list[str]:
+    """Returns what the configs' steps take on each generation of TPUs, by their last rehearsal."""
+    found: dict[str, dict[str, dict]] = {}
+    for line in (ROOT / "docs/rehearsals.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        # As the config is, not one of the changes that were tried.
+        command = f"--config={row['config']} --topology={row['topology']} --json"
+        if row["command"].endswith(f" {command}") and "estimated_step_ms" in row:
+            found.setdefault(row["config"], {})[parse_slice(row["topology"]).generation] = row
+    names = list(dict.fromkeys(GENERATIONS.values()))
+    lines = _header("config", *names)
+    for config, rows in found.items():
+        cells = (_step(rows[name]) if name in rows else "-" for name in names)
+        lines.append(_row(f"`{config.removeprefix('configs/')}`", *cells))
+    return lines
+
+
+def _step(row: dict) -> str:
+    share = row["bound_step_ms"] / row["estimated_step_ms"]
+    by = "" if row["estimated_by"] == "compiler" else " r"
+    step = f"{row['estimated_step_ms']:.1f} ms{by}, {share:.2f}"
+    return f"{row['topology']}: {step}, {row['peak_hbm_gib']:.1f} GiB"
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "results": results,
     "sizes": sizes,
@@ -157,6 +182,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "reproduction": reproduction,
     "miniature": miniature,
     "throughput": throughput,
+    "generations": generations,
     "data_keys": _keys(config_keys.DATA),
     "training_keys": _keys(config_keys.TRAINING),
     "model_keys": _keys(config_keys.MODEL),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.nn.initializers import Initializer, lecun_normal, zeros
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
 from mixer.models.dropout import Dropout
@@ -16,7 +17,15 @@ from mixer.models.platforms import platform_dependent
 
 
 def _row_major(y: jax.Array) -> jax.Array:
-    return with_layout_constraint(y, Layout(tuple(range(y.ndim))))
+    def constraint(y: jax.Array) -> jax.Array:
+        return with_layout_constraint(y, Layout(tuple(range(y.ndim))))
+
+    mesh = jax.typeof(y).sharding.mesh
+    if mesh.empty or y.shape[0] % mesh.size:
+        return constraint(y)
+    # On each part by itself: for several slices, the compiler would gather the batch.
+    batch = PartitionSpec(mesh.axis_names)
+    return jax.shard_map(constraint, mesh=mesh, in_specs=batch, out_specs=batch)(y)
 
 
 class MlpBlock(nn.Module):

@@ -36,15 +36,24 @@ def _collectives(program: str) -> Iterator[tuple[str, float, str]]:
     """Yields the kind, the MiB of the results and the attributes of each collective."""
     pattern = rf" = (.*?) ({'|'.join(_COLLECTIVES)})(-start)?\((.*)"
     for shapes, name, start, attributes in re.findall(pattern, program):
-        arrays = re.findall(r"(\w+)\[([\d,]*)\]", shapes)
+        arrays = _arrays(shapes)
         if start and name in ("all-gather", "collective-permute") and shapes.startswith("("):
             arrays = [array for array in arrays if array != ("u32", "")]  # of the network
             arrays = arrays[len(arrays) // 2 :]  # operands, then results
-        sizes = [
-            _BYTES.get(dtype, 0) * math.prod(int(dim) for dim in dims.split(",") if dim)
-            for dtype, dims in arrays
-        ]
-        yield name, sum(sizes) / 2**20, attributes
+        yield name, _mib(arrays), attributes
+
+
+def _arrays(shapes: str) -> list[tuple[str, str]]:
+    """Returns type and dimensions of each array in a shape of HLO."""
+    return re.findall(r"(\w+)\[([\d,]*)\]", shapes)
+
+
+def _mib(arrays: list[tuple[str, str]]) -> float:
+    sizes = (
+        _BYTES.get(dtype, 0) * math.prod(int(dim) for dim in dims.split(",") if dim)
+        for dtype, dims in arrays
+    )
+    return sum(sizes) / 2**20
 
 
 def mib_sent(collectives: dict[str, dict[str, float]], num_devices: int) -> float:
@@ -71,12 +80,17 @@ def mib_between_slices(program: str, slices: Sequence[int]) -> float:
     """Returns the MiB that a slice sends to other slices in a program, the mean over slices.
 
     `slices` has the slice of each device, in the order of the mesh. In each collective the slices
-    are taken as the devices of a ring, as in `mib_sent`: inside, the data is combined before.
+    are taken as the devices of a ring, as in `mib_sent`: inside, the data is combined before. What
+    was compiled for TPUs has no collectives between slices, but transfers by the hosts.
 
     Raises:
-      ValueError: the groups of a collective cannot be read.
+      ValueError: the groups of a collective or the kind of a transfer cannot be read.
     """
-    total = 0.0
+    num_slices = len(set(slices))
+    total = sum(
+        mib * _transfers(kind, targets, num_slices, len(slices))
+        for mib, targets, kind in _sends(program)
+    )
     for name, mib, attributes in _collectives(program):
         if name == "collective-permute":
             pairs = re.search(r"source_target_pairs=\{(.*?)\}\}", attributes)
@@ -95,7 +109,27 @@ def mib_between_slices(program: str, slices: Sequence[int]) -> float:
             elif others:  # all-to-all: to each device its part
                 own = sum(of_group.count(number) for number in of_group) / len(group)
                 total += mib * (len(group) - own)
-    return total / len(set(slices))
+    return total / num_slices
+
+
+def _sends(program: str) -> Iterator[tuple[float, str, str]]:
+    """Yields the MiB on each device, the targets and the kind of each transfer between slices."""
+    pattern = (
+        r" = \((\w+\[[\d,]*\]).* send\(.*_xla_megascale_target=(.*?),"
+        r'_xla_megascale_transfer_type="(\w+)"'
+    )
+    for shape, targets, kind in re.findall(pattern, program):
+        yield _mib(_arrays(shape)), targets, kind
+
+
+def _transfers(kind: str, targets: str, num_slices: int, num_devices: int) -> float:
+    """Returns how often a part of that kind is sent, by all devices together."""
+    others = num_slices - 1
+    if kind == "ONE_TO_ONE":
+        return targets.count("->")
+    if kind not in (kinds := {"ALL_REDUCE": 2 / num_slices, "ALL_GATHER": 1}):
+        raise ValueError(f"Expected a transfer between slices of {[*kinds]}; got {kind}.")
+    return num_devices * others * kinds[kind]
 
 
 def _groups(attributes: str, num_devices: int) -> list[list[int]]:

@@ -69,6 +69,29 @@ def test_what_a_slice_sends_to_the_other(collective, sent):
     assert mib_between_slices(program, [5] * 4) == 0
 
 
+# Sixteen devices in four slices; on each device a part of one MiB.
+@pytest.mark.parametrize(
+    ("kind", "targets", "sent"),
+    [
+        ("ALL_REDUCE", '"{1,2,3,4}x{0:3}"', 6),  # by 4 devices, 3/4 of it twice
+        ("ALL_GATHER", '"{1,2,3,4}x{0:3}"', 12),  # by 4 devices to 3 slices
+        ("ONE_TO_ONE", "{{100002->200000},{200002->300000},{300002->400000}}", 0.75),
+    ],
+)
+def test_what_the_hosts_of_a_slice_send_to_others(kind, targets, sent):
+    def transfer(kind: str) -> str:
+        return (
+            "  %send.2 = (bf16[512,8,128]{2,1,0:T(8,128)(2,1)}, u32[], token[]) send(%x, %after), "
+            "channel_id=6, is_host_transfer=true, frontend_attributes={"
+            f'_xla_megascale_target={targets},_xla_megascale_transfer_type="{kind}"}}'
+        )
+
+    slices = [device // 4 for device in range(16)]
+    assert mib_between_slices(transfer(kind), slices) == sent
+    with pytest.raises(ValueError, match="Expected a transfer between slices of .*; got NEW"):
+        mib_between_slices(transfer("NEW"), slices)
+
+
 def test_groups_that_cannot_be_read_are_no_zero():
     with pytest.raises(ValueError, match="Expected the replica_groups of a collective; got '%x"):
         mib_between_slices("  %y = f32[2]{0} all-reduce(%x), replica_groups=new", [0, 1])
@@ -76,7 +99,7 @@ def test_groups_that_cannot_be_read_are_no_zero():
 
 def test_between_slices_goes_the_gradient_alone(one_block, monkeypatch):
     """The state is divided inside a slice, so that only its part of the gradient goes across."""
-    monkeypatch.setattr("mixer.models.mlp.with_layout_constraint", lambda x, layout: x)
+    monkeypatch.setattr("mixer.models.mlp.platform_dependent", lambda y, tpu, default: tpu(y))
     monkeypatch.setattr(sharding, "slice_of", lambda device: device.id // 4)
     mesh = sharding.create_mesh(data=1, fsdp=-1)
     assert dict(mesh.shape) == {"data": 2, "fsdp": 4}
@@ -111,7 +134,7 @@ def test_one_device_sends_nothing():
 
 def test_a_step_sends_the_gradient_the_loss_and_an_image(one_block, monkeypatch):
     # Outside of TPUs the compiler gathers what the layout is asked of: see the next test.
-    monkeypatch.setattr("mixer.models.mlp.with_layout_constraint", lambda x, layout: x)
+    monkeypatch.setattr("mixer.models.mlp.platform_dependent", lambda y, tpu, default: tpu(y))
     rows = count_communication(one_block, **ARGUMENTS, device_counts=[1, 8])
     params = jax.eval_shape(one_block.init, jax.random.key(0), jax.numpy.zeros((1, 8, 8, 3)))
     gradient = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
