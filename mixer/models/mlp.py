@@ -23,7 +23,7 @@ def _row_major(y: jax.Array) -> jax.Array:
     mesh = jax.typeof(y).sharding.mesh
     if mesh.empty or y.shape[0] % mesh.size:
         return constraint(y)
-    # On each part by itself: for several slices, the compiler would gather the batch.
+    # On each part by itself: in one program for several slices the compiler would gather the batch.
     batch = PartitionSpec(mesh.axis_names)
     return jax.shard_map(constraint, mesh=mesh, in_specs=batch, out_specs=batch)(y)
 
@@ -53,7 +53,7 @@ class MlpBlock(nn.Module):
             dot_general=product,
         )
         y = checkpoint_name(dense(self.mlp_dim)(x), "hidden")
-        if self.row_major:  # the other compilers would gather the batch (docs/performance.md)
+        if self.row_major:
             y = platform_dependent(y, tpu=_row_major, default=lambda y: y)
         y = gelu(y, self.gelu_approximate)
         y = Dropout(self.dropout_rate)(y, rows, train=train)

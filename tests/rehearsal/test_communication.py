@@ -133,7 +133,7 @@ def test_one_device_sends_nothing():
 
 
 def test_a_step_sends_the_gradient_the_loss_and_an_image(one_block, monkeypatch):
-    # Outside of TPUs the compiler gathers what the layout is asked of: see the next test.
+    # On each part by itself, or the compiler would gather what the layout is asked of.
     monkeypatch.setattr("mixer.models.mlp.platform_dependent", lambda y, tpu, default: tpu(y))
     rows = count_communication(one_block, **ARGUMENTS, device_counts=[1, 8])
     params = jax.eval_shape(one_block.init, jax.random.key(0), jax.numpy.zeros((1, 8, 8, 3)))
