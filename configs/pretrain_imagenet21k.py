@@ -109,7 +109,6 @@ def get_config(size: str = "B/16") -> ConfigDict:
         config.model.representation_size = width if epochs == 90 else 0
     config.model.head_bias_init = -10.0  # Source: the authors' public code
     config.model.dtype = "bfloat16"  # Deviation: the papers do not say
-    # Saves 2 of 13 GiB per TPU v3 core for 1% of the time (docs/performance.md).
     config.model.remat = "none"
 
     config.optimizer = _sgd() if family == "bit" else _adam()

@@ -120,7 +120,6 @@ def get_config(size: str = "B/16") -> ConfigDict:
         config.model.representation_size = MODELS["vit"][1][variant]["hidden_dim"]
     config.model.head_bias_init = -10.0  # Source: the authors' public code for ImageNet-21k
     config.model.dtype = "bfloat16"  # Deviation: the papers do not say
-    # Saves 2 of 13 GiB per TPU v3 core for 1% of the time (docs/performance.md).
     config.model.remat = "none"
 
     config.optimizer = _sgd() if variant == "R152x4" else _adam()
