@@ -2,8 +2,9 @@
 
 A generated table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. Measured
 numbers come from docs/results.json and docs/miniature.csv, rehearsed ones from
-docs/rehearsals.jsonl and docs/table3_throughput.jsonl, the paper's from mixer/paper/reference.py, config keys from mixer/config/keys.py, published weights from
-mixer/weights/published.py. --check writes nothing and fails if a table is out of date.
+docs/rehearsals.jsonl and docs/table3_throughput.jsonl, the paper's from mixer/paper/reference.py,
+config keys from mixer/config/keys.py, published weights from mixer/weights/published.py. --check
+writes nothing and fails if a table is out of date.
 """
 
 import argparse
