@@ -157,9 +157,9 @@ def generations() -> list[str]:
     found: dict[str, dict[str, dict]] = {}
     for line in (ROOT / "docs/rehearsals.jsonl").read_text().splitlines():
         row = json.loads(line)
-        # As the config is, not one of the changes that were tried.
-        command = f"--config={row['config']} --topology={row['topology']} --json"
-        if row["command"].endswith(f" {command}") and "estimated_step_ms" in row:
+        # As the config and the programs are, not what was tried or was before.
+        options = f"--config={row['config']} --topology={row['topology']} --json"
+        if row["command"] == f"python scripts/rehearse_tpu.py {options}" and "note" not in row:
             found.setdefault(row["config"], {})[parse_slice(row["topology"]).generation] = row
     names = list(dict.fromkeys(GENERATIONS.values()))
     lines = _header("config", *names)

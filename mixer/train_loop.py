@@ -215,8 +215,9 @@ def _prepare(
     """Returns the compiled call and the batches; the first is read meanwhile."""
     workers = ThreadPoolExecutor(2)
     try:
-        with preemption.watchdog.phase("reading the first batch"):
+        with preemption.watchdog.phase("reading all images"):
             dataset = preemption.wait_for(workers.submit(data.read_dataset))
+        with preemption.watchdog.phase("reading the first batch"):
             start = time.monotonic()
             step, state, sharding = training.step, training.abstract_state, training.batch_sharding
             call = workers.submit(compile_call, options, data, dataset, step, state, sharding)

@@ -21,9 +21,9 @@ def _row_major(y: jax.Array) -> jax.Array:
         return with_layout_constraint(y, Layout(tuple(range(y.ndim))))
 
     mesh = jax.typeof(y).sharding.mesh
-    if mesh.empty or y.shape[0] % mesh.size:
+    if mesh.empty or not mesh.are_all_axes_auto or y.shape[0] % mesh.size:
         return constraint(y)
-    # On each part by itself: in one program for several slices the compiler would gather the batch.
+    # To each part by itself: in one program for several slices the compiler would gather the batch.
     batch = PartitionSpec(mesh.axis_names)
     return jax.shard_map(constraint, mesh=mesh, in_specs=batch, out_specs=batch)(y)
 

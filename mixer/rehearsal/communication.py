@@ -14,7 +14,8 @@ from mixer.benchmark import workloads
 from mixer.benchmark.workloads import training_step
 from mixer.sharding import batch_sharding, create_mesh
 
-_BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "u8": 1, "s8": 1, "pred": 1}
+_BYTES = {"f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4}
+_BYTES |= {"bf16": 2, "f16": 2, "s16": 2, "u16": 2, "u8": 1, "s8": 1, "pred": 1, "token": 0}
 _ORDER = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"  # of devices
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -49,8 +50,10 @@ def _arrays(shapes: str) -> list[tuple[str, str]]:
 
 
 def _mib(arrays: list[tuple[str, str]]) -> float:
+    if unknown := {dtype for dtype, _ in arrays} - _BYTES.keys():
+        raise ValueError(f"Expected types of {[*_BYTES]} in a program; got {sorted(unknown)}.")
     sizes = (
-        _BYTES.get(dtype, 0) * math.prod(int(dim) for dim in dims.split(",") if dim)
+        _BYTES[dtype] * math.prod(int(dim) for dim in dims.split(",") if dim)
         for dtype, dims in arrays
     )
     return sum(sizes) / 2**20
@@ -80,11 +83,12 @@ def mib_between_slices(program: str, slices: Sequence[int]) -> float:
     """Returns the MiB that a slice sends to other slices in a program, the mean over slices.
 
     `slices` has the slice of each device, in the order of the mesh. In each collective the slices
-    are taken as the devices of a ring, as in `mib_sent`: inside, the data is combined before. What
-    was compiled for TPUs has no collectives between slices, but transfers by the hosts.
+    are taken as the devices of a ring, as in `mib_sent`: inside, the data is combined before.
+    Between slices, programs compiled for TPUs use transfers by the hosts instead of collectives. In
+    a loop they count once: the TPU compiler sends an accumulated gradient after the loop.
 
     Raises:
-      ValueError: the groups of a collective or the kind of a transfer cannot be read.
+      ValueError: the groups of a collective or a transfer cannot be read.
     """
     num_slices = len(set(slices))
     total = sum(
@@ -114,12 +118,13 @@ def mib_between_slices(program: str, slices: Sequence[int]) -> float:
 
 def _sends(program: str) -> Iterator[tuple[float, str, str]]:
     """Yields the MiB on each device, the targets and the kind of each transfer between slices."""
-    pattern = (
-        r" = \((\w+\[[\d,]*\]).* send\(.*_xla_megascale_target=(.*?),"
-        r'_xla_megascale_transfer_type="(\w+)"'
-    )
-    for shape, targets, kind in re.findall(pattern, program):
-        yield _mib(_arrays(shape)), targets, kind
+    for line in re.findall(r"^.* send\(.*is_host_transfer=true.*$", program, re.MULTILINE):
+        shape = re.search(r" = \((\w+\[[\d,]*\])", line)
+        targets = re.search(r'_xla_megascale_target=("[^"]*"|\{.*?\}\})', line)
+        kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', line)
+        if not (shape and targets and kind):
+            raise ValueError(f"Expected a transfer between slices; got {line.strip()[:200]!r}.")
+        yield _mib(_arrays(shape[1])), targets[1], kind[1]
 
 
 def _transfers(kind: str, targets: str, num_slices: int, num_devices: int) -> float:

@@ -2,8 +2,8 @@
 
 The compiled program shows whether the step fits in memory and what it computes and sends. The step
 time is an estimate for one device, without waiting for the network, so a measured step takes
-longer. It is the compiler's, or for large steps on v5e and v6e, where the compiler of today does
-not know the costs of all instructions, a roofline. None has been compared with a TPU yet.
+longer. It is the compiler's, or for large steps on v4, v5e and v6e, where the compiler of today
+does not know the costs of all instructions, a roofline. None has been compared with a TPU yet.
 """
 
 from typing import Any

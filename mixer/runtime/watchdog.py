@@ -15,9 +15,10 @@ EXIT_CODE = 70  # an internal error in sysexits.h; an uncaught Python exception 
 
 # What a run does: its limit in units of `watchdog_seconds`, and the least limit in seconds.
 PHASES = {
-    "opening the data": (4, 60),  # may list millions of files, or read all into memory
+    "opening the data": (4, 60),  # may list millions of files
     "reading the weights of init_from": (4, 60),
     "restoring the checkpoint": (4, 60),
+    "reading all images": (4, 60),  # for input='device'
     "reading the first batch": (1, 60),
     "compiling the training step": (2, 600),
     "training": (1, 0),  # to the next step, or the next batch of an evaluation

@@ -159,6 +159,18 @@ def test_dropout_acts_after_the_gelu_and_after_the_second_layer():
     np.testing.assert_allclose(evaluated, np.full((2000, 3), 400.0))
 
 
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+def test_a_block_takes_the_mesh_of_a_caller(kind):
+    block = MlpBlock(mlp_dim=4, row_major=True)  # all branches are traced, a TPU's, too
+    x = jax.random.normal(jax.random.key(0), (8, 3))
+    params = block.init(jax.random.key(1), x, jnp.arange(8), train=False)
+    axis_types = (getattr(jax.sharding.AxisType, kind),) * 2
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types)
+    batch = jax.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    apply = jax.jit(lambda x: block.apply(params, x, jnp.arange(8), train=False))
+    np.testing.assert_allclose(apply(jax.device_put(x, batch)), apply(x), rtol=1e-6)
+
+
 def test_the_two_branches_of_a_block_have_independent_masks():
     block = MixerBlock(tokens_mlp_dim=2, channels_mlp_dim=2, stochastic_depth_rate=0.5)
     x = jnp.zeros((4000, 2, 3))

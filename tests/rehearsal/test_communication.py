@@ -88,6 +88,12 @@ def test_what_the_hosts_of_a_slice_send_to_others(kind, targets, sent):
 
     slices = [device // 4 for device in range(16)]
     assert mib_between_slices(transfer(kind), slices) == sent
+    in_other_order = "is_host_transfer=true, x={_xla_megascale_transfer_type=" + f'"{kind}"'
+    other = transfer(kind).partition("is_host")[0] + in_other_order
+    other += f",_xla_megascale_target={targets}"
+    assert mib_between_slices(other + "}", slices) == sent
+    with pytest.raises(ValueError, match="Expected a transfer between slices; got '%send"):
+        mib_between_slices(other.partition(",_xla")[0], slices)
     with pytest.raises(ValueError, match="Expected a transfer between slices of .*; got NEW"):
         mib_between_slices(transfer("NEW"), slices)
 

@@ -157,7 +157,7 @@ def by_hand(config: str) -> int:
 
 
 @pytest.mark.parametrize("record", RECORDED, ids=lambda r: f"{r['config']}-{r['topology']}")
-def test_recorded_figures_can_be(record):
+def test_recorded_figures_are_possible(record):
     kinds = {"v2": "TPU v2", "v3": "TPU v3", "v4": "TPU v4", "v5p": "TPU v5"}
     kinds |= {"v5e": "TPU v5 lite", "v6e": "TPU v6 lite"}
     chip = CHIPS[kinds[parse_slice(record["topology"]).generation]]
@@ -181,7 +181,7 @@ def test_every_row_of_table_4_was_compiled_for_every_generation():
     recorded = {
         (record["config"], parse_slice(record["topology"]).generation)
         for record in RECORDED
-        if "estimated_step_ms" in record
+        if "note" not in record
     }
     assert wanted - recorded == set()
 
@@ -276,7 +276,7 @@ def test_between_two_slices_goes_the_gradient_once():
 def test_what_does_not_fit_is_said_with_a_change_that_does():
     reports = rehearse(
         *("--config=configs/digits.py", "--topology=v3-8"),
-        *("--config.batch_size=2097152", "--config.num_epochs=1000000.0"),
+        *("--config.batch_size=1048576", "--config.num_epochs=1000000.0"),
     )
     assert not reports[0]["fits"]
     assert reports[0]["peak_hbm_gib"] > 15

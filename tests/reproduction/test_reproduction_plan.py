@@ -26,7 +26,7 @@ def test_table_3_beside_the_papers_sum(study):
     cells = [cells[-1] for cells in ITEMS["table3"].rows.values()]
     assert paper == sum(cell.paper for cell in cells) - 410 - 450 - 650 == 9060
     assert plan.summary(lines).endswith(
-        "estimated for 23 of 23 runs: >4,171 core-days; the paper prints 9,060 for these, 9,060 "
+        "estimated for 23 of 23 runs: >4,170 core-days; the paper prints 9,060 for these, 9,060 "
         "for all.\n> is a lower bound: three forward passes."
     )
     rehearsed = {line.job.name for line in lines if line.estimate and not line.is_bound}
