@@ -145,7 +145,7 @@ def test_what_a_run_writes(finished_run):
     assert finished_run.beats == 20 + 6  # steps, and batches of the evaluation
     assert finished_run.phases == [
         *("opening the data", "restoring the checkpoint", "training"),
-        *("reading the first batch", "compiling the training step"),
+        *("reading all images", "reading the first batch", "compiling the training step"),
     ]
     assert result["test/count"] == 364
     assert json.loads((workdir / "config.json").read_text())["model"]["hidden_dim"] == 16
