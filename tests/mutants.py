@@ -112,9 +112,8 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
     ),
     "the first batch is not watched": (
         _LOOP,
-        '        with preemption.watchdog.phase("reading the first batch"):\n'
-        "            first_batch = next(batches)\n",
-        "        first_batch = next(batches)\n",
+        'with preemption.watchdog.phase("reading the first batch"):',
+        "if True:",
         "tests/runtime/test_watchdog.py tests/test_train_loop.py",
     ),
     "training is not watched": (
