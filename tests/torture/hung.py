@@ -3,6 +3,7 @@
 Each phase before the first step has a limit of three seconds in the place of its own.
 """
 
+import dataclasses
 import os
 
 from absl import flags
@@ -24,7 +25,10 @@ def patch(phase: str) -> None:
 
     def hung_data(*args):
         hang() if phase == "opening the data" else None
-        return build_data(*args)
+        data = build_data(*args)
+        return (
+            dataclasses.replace(data, read_dataset=hang) if phase == "reading all images" else data
+        )
 
     def hung_restore(*args):
         hang() if phase == "restoring the checkpoint" else None
