@@ -4,7 +4,7 @@ python scripts/rehearse_tpu.py --config=configs/pretrain_imagenet.py:B/16 --topo
 python scripts/rehearse_tpu.py --config=configs/finetune.py:B/16,cifar10 --topology=this
 python scripts/rehearse_tpu.py --sweep --goal=pretrain_imagenet.py:B/16 --price=v5e:1.20,v6e:2.70
 
-The step is compiled for the slice, which takes one to five minutes per row; what was compiled once
+The step is compiled for the slice, which takes up to seven minutes per row; what was compiled once
 is kept in ~/.cache/mixer. Several slices, as in --topology=v3-8,v5e-16,2xv6e-16 (two slices that
 train together), give a table; --sweep takes slices of every generation and says what the run costs
 on each. --mode=infer estimates inference throughput at several batch sizes. --topology=this times
@@ -106,7 +106,7 @@ def main() -> None:
     slices = _TOPOLOGY.value or (sweep.SLICES if _SWEEP.value else ["v3-32"])
     slices = list(dict.fromkeys(str(parse_slice(each)) for each in slices))
     table = _SWEEP_TABLE if _SWEEP.value else _TABLE
-    _say(f"Compiling the {_MODE.value} step of {name}; each row takes one to five minutes.")
+    _say(f"Compiling the {_MODE.value} step of {name}; each row takes up to seven minutes.")
     if not _JSON.value:
         print("  ".join(title.rjust(_width(spec)) for _, title, spec in table), flush=True)
     rows = []
