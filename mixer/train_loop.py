@@ -35,7 +35,7 @@ from mixer.runtime.watchdog import Watchdog
 from mixer.runtime.workdir_lock import workdir_lock
 from mixer.sharding import batch_sharding
 from mixer.train_state import Params, TrainState, create_train_state
-from mixer.train_step import TrainStep, jit_train_step, make_train_step
+from mixer.train_step import TrainStep, make_train_step
 from mixer.weights.load import initial_params
 
 
@@ -47,8 +47,7 @@ class Training:
     batch_sharding: NamedSharding
     abstract_state: TrainState
     init_state: Callable[[Params], TrainState]  # pre-trained parameters ({}: none) -> first state
-    step: TrainStep
-    train_step: Any  # the step, jitted
+    train_step: TrainStep  # not jitted: see mixer/calls.py
     eval_steps: EvalSteps
 
 
@@ -108,7 +107,7 @@ def train(
 
 
 def create_training(options: RunOptions, mesh: Mesh) -> Training:
-    """Returns the model of a run, its state and its jitted steps; compiles nothing.
+    """Returns the model of a run, its state and its steps; compiles nothing.
 
     Raises:
       ValueError: the model cannot be built, or the images do not split into patches.
@@ -122,7 +121,7 @@ def create_training(options: RunOptions, mesh: Mesh) -> Training:
         averaged=options.polyak_decay > 0,
         mesh=mesh,
     )
-    step = make_train_step(
+    train_step = make_train_step(
         model,
         options.optimizer,
         options.loss,
@@ -137,8 +136,7 @@ def create_training(options: RunOptions, mesh: Mesh) -> Training:
         batch_sharding=batch_sharding(mesh),
         abstract_state=abstract_state,
         init_state=init_state,
-        step=step,
-        train_step=jit_train_step(step, abstract_state),
+        train_step=train_step,
         eval_steps=jit_eval_steps(model, options.loss, options.num_classes, mesh),
     )
 
@@ -219,7 +217,8 @@ def _prepare(
             dataset = preemption.wait_for(workers.submit(data.read_dataset))
         with preemption.watchdog.phase("reading the first batch"):
             start = time.monotonic()
-            step, state, sharding = training.step, training.abstract_state, training.batch_sharding
+            step, state = training.train_step, training.abstract_state
+            sharding = training.batch_sharding
             call = workers.submit(compile_call, options, data, dataset, step, state, sharding)
             # Otherwise the first save compiles the checksums, while the devices wait.
             checksums = workers.submit(compile_checksums, state)

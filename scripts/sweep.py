@@ -17,7 +17,9 @@ from typing import Any
 
 from absl import flags
 
-from mixer.runtime import command
+from mixer.runtime import command, startup
+
+startup.quiet_libraries()  # before TensorFlow is imported
 
 _CONFIG = command.config_flag()
 _WORKDIR = command.path_flag(

@@ -18,6 +18,7 @@ from mixer.build import RunOptions, build_without_data
 from mixer.flops import CHIPS, train_flops_per_image
 from mixer.sharding import check_batch_size, create_mesh
 from mixer.train_loop import Training, create_training
+from mixer.train_step import jit_train_step
 
 _GIB = 2**30
 _SECONDS = 5.0  # of steps that are timed
@@ -109,7 +110,8 @@ def _part(
         batch = random_batch(
             size, options.image_size, options.num_classes, mesh, labels_per_image=labels_per_image
         )
-        workload = chained(training.train_step, training.init_state({}), batch)
+        step = jit_train_step(training.train_step, training.abstract_state)
+        workload = chained(step, training.init_state({}), batch)
     except Exception as error:
         if is_out_of_memory(error):
             return None

@@ -25,6 +25,7 @@ from mixer.rehearsal.roofline import Roofline, roofline
 from mixer.rehearsal.topology import larger_slices, parse_slice, slice_devices
 from mixer.sharding import batch_sharding, check_batch_size, create_mesh, replicated, slice_of
 from mixer.train_loop import create_training
+from mixer.train_step import jit_train_step
 
 # Of the model's FLOPs that the roofline has to find. It finds 99.7% of Mixer-B/16's: the first
 # layer needs no gradient with respect to the images.
@@ -53,7 +54,8 @@ def rehearse_training(config: ConfigDict, topology: str) -> dict[str, Any]:
     state, loops = training.abstract_state, options.accumulation_steps
     params = state.params
     flops = train_flops_per_image(training.model, params, options.image_size) * options.batch_size
-    report = compile_step(training.train_step, state, batch, mesh=mesh, flops=flops, loops=loops)
+    step = jit_train_step(training.train_step, state)
+    report = compile_step(step, state, batch, mesh=mesh, flops=flops, loops=loops)
     report |= {"topology": str(parse_slice(topology)), "total_steps": options.total_steps}
     report["batch_per_core"] = options.batch_size // mesh.size
     paper = _paper_row(options)
