@@ -62,7 +62,7 @@ def get_config(what: str = "0.7M,cifar10") -> ConfigDict:
     config.model = _model(*SIZES[size], stochastic_depth_rate=0.0 if is_short else 0.1)
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 3e-3 if is_short else 1e-3
+    config.optimizer.learning_rate = 6e-3 if is_short else 1e-3
     config.optimizer.warmup_steps = 300
     config.optimizer.decay = "linear"
     config.optimizer.end_learning_rate = 1e-5
