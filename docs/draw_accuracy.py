@@ -1,7 +1,7 @@
 """Draws accuracy against minutes of wall time: python docs/draw_accuracy.py LABEL=DIR[,DIR...] ...
 
 Each DIR is the workdir of a run. Those of one LABEL, such as its seeds, have one colour. --table
-also prints the top-1 of each at --minutes, from the last evaluation by then.
+also prints the top-1 of each at --minutes, interpolated linearly between evaluations, and the last.
 """
 
 import pathlib
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import matplotlib
 
 matplotlib.use("Agg")
+import numpy as np
 from absl import app, flags
 from etils import epath
 from matplotlib import pyplot as plt
@@ -54,8 +55,9 @@ def read_labels(arguments: Iterable[str], split: str) -> dict[str, list[Curve]]:
 
 
 def top1_at(curve: Curve, minutes: int) -> float | None:
-    """Returns the top-1 of the last evaluation by then, None before the first."""
-    return next((top1 for passed, top1 in reversed(curve) if passed <= minutes), None)
+    """Returns the top-1 then, interpolated linearly, None before the first and after the last."""
+    passed, top1 = zip(*curve, strict=True)
+    return float(np.interp(minutes, passed, top1)) if passed[0] <= minutes <= passed[-1] else None
 
 
 def table(labels: dict[str, list[Curve]], minutes: Sequence[int]) -> str:
@@ -65,10 +67,18 @@ def table(labels: dict[str, list[Curve]], minutes: Sequence[int]) -> str:
         scores = [top1_at(curve, minute) for curve in curves]
         return ", ".join("-" if score is None else f"{100 * score:.2f}" for score in scores)
 
-    head = ["top-1, %", *(f"{minute} min" for minute in minutes)]
-    rows = [[label, *(cell(curves, m) for m in minutes)] for label, curves in labels.items()]
-    rows = [head, ["---"] + ["---:"] * len(minutes), *rows]
+    head = ["top-1, %", *(f"{minute} min" for minute in minutes), "last"]
+    rows = [
+        [label, *(cell(curves, m) for m in minutes), ", ".join(map(_last, curves))]
+        for label, curves in labels.items()
+    ]
+    rows = [head, ["---"] + ["---:"] * (len(minutes) + 1), *rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _last(curve: Curve) -> str:
+    minutes, top1 = curve[-1]
+    return f"{100 * top1:.2f} ({minutes:.1f} min)"
 
 
 def draw(

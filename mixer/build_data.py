@@ -125,11 +125,16 @@ def _device_input(cfg: ConfigReader, train_set: Any) -> tuple[Callable[[], HostB
     """Returns what reads the images that every device keeps, and what makes batches of them.
 
     Raises:
-      ValueError: an augmentation exists on the host alone.
+      ValueError: an augmentation exists on the host alone, or damaged images shall be replaced.
     """
     from mixer.data import augment
     from mixer.data.on_device import read_images
 
+    if cfg.replace_damaged:
+        raise ValueError(
+            "Expected replace_damaged=False with input=device, which reads all images before the "
+            "first step; got True. Use input=host."
+        )
     size, crop_cfg = cfg.image_size, cfg.train_crop
     # The magnitude has no meaning without layers, but a key that nobody reads is an error.
     name, layers, _ = crop_cfg.name, cfg.randaugment.layers, cfg.randaugment.magnitude

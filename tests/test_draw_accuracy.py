@@ -23,19 +23,19 @@ def write_run(folder: pathlib.Path, evaluations: list[tuple[float, float]]) -> s
 
 @pytest.fixture
 def runs(tmp_path: pathlib.Path) -> list[str]:
-    first = write_run(tmp_path / "a", [(5, 0.3), (10, 0.4), (19.9, 0.5), (45, 0.7)])
+    first = write_run(tmp_path / "a", [(5, 0.3), (10, 0.4), (30, 0.6), (45, 0.7)])
     second = write_run(tmp_path / "b", [(12, 0.41256), (30, 0.6)])
     other = write_run(tmp_path / "c", [(11, 0.2)])
     return [f"ours={first},{second}", f"timm, eager={other}"]
 
 
-def test_the_table_has_the_last_evaluation_by_each_minute(call, runs, tmp_path):
+def test_the_table_interpolates_between_evaluations(call, runs, tmp_path):
     output = tmp_path / "accuracy.png"
     assert call(SCRIPT, *runs, "--table", f"--output={output}").splitlines() == [
-        "| top-1, % | 10 min | 20 min | 40 min |",
-        "| --- | ---: | ---: | ---: |",
-        "| ours | 40.00, - | 50.00, 41.26 | 50.00, 60.00 |",
-        "| timm, eager | - | 20.00 | 20.00 |",
+        "| top-1, % | 10 min | 20 min | 40 min | last |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| ours | 40.00, - | 50.00, 49.59 | 66.67, - | 70.00 (45.0 min), 60.00 (30.0 min) |",
+        "| timm, eager | - | - | - | 20.00 (11.0 min) |",
     ]
     with Image.open(output) as image:
         assert image.size == (960, 540)
@@ -50,7 +50,7 @@ def test_each_label_has_one_colour_and_each_minute_a_mark(call, runs, tmp_path, 
     (axes,) = figure.axes
     lines = [(line.get_color(), line.get_xydata().tolist()) for line in axes.lines]
     assert lines == [
-        ("C0", [[5, 0.3], [10, 0.4], [19.9, 0.5], [45, 0.7]]),
+        ("C0", [[5, 0.3], [10, 0.4], [30, 0.6], [45, 0.7]]),
         ("C0", [[12, 0.41256], [30, 0.6]]),
         ("C1", [[11, 0.2]]),
         ("grey", [[10, 0], [10, 1]]),

@@ -128,14 +128,15 @@ def test_a_run_on_images_that_the_devices_keep_is_resumed_bit_for_bit(tmp_path, 
 @pytest.mark.parametrize(
     ("key", "value", "got"),
     [("randaugment", {"layers": 2, "magnitude": 5.0}, "inception_crop and 2 layers"),
-     ("train_crop", {"name": "random_crop", "resize": 20}, "random_crop and 0 layers")],
+     ("train_crop", {"name": "random_crop", "resize": 20}, "random_crop and 0 layers"),
+     ("replace_damaged", True, "True")],
 )  # fmt: skip
-def test_augmentations_of_the_host_alone_are_refused_on_the_device(
+def test_what_the_host_alone_does_is_refused_on_the_device(
     tmp_path, digits_config, key, value, got
 ):
     digits_config.input = "device"
-    digits_config[key] = ConfigDict(value)
-    with pytest.raises(ValueError, match=f"with input=device; got {got}.*Use input=host"):
+    digits_config[key] = ConfigDict(value) if isinstance(value, dict) else value
+    with pytest.raises(ValueError, match=f"with input=device.*; got {got}.*Use input=host"):
         train_loop.train(digits_config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

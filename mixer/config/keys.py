@@ -40,7 +40,9 @@ DATA = {
         float, "0 < x <= 1", "a fixed random part of `train_split`; 1 = all", "Figure 2, right"
     ),
     "replace_damaged": Key(
-        bool, "", "replace damaged examples by the next sound one, instead of stopping"
+        bool,
+        "",
+        "replace damaged examples by the next sound one, instead of stopping; with `input=host`",
     ),
     "input": Key(
         str,

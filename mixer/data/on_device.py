@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 import psutil
 import tensorflow as tf
@@ -23,18 +24,20 @@ def read_images(dataset: Dataset, size: int | None) -> HostBatch:
 
     Raises:
       DamagedExample: an image cannot be decoded, or has another size.
-      ValueError: they do not fit into 80% of the free memory.
+      ValueError: they, and a copy for each device that is a CPU, do not fit into 80% of the free
+        memory.
     """
     count = len(dataset.records)
     shape = (size, size) if size else _shape(dataset)
-    needed, free = (
+    copies = 1 + (jax.local_device_count() if jax.default_backend() == "cpu" else 0)
+    held, free = (
         count * shape[0] * shape[1] * 3 / 2**30,
         psutil.virtual_memory().available / 2**30,
     )
-    if needed > 0.8 * free:
+    if copies * held > 0.8 * free:
         raise ValueError(
-            f"Expected room for {needed:.1f} GiB of decoded images in 80% of the free memory; "
-            f"{free:.1f} GiB are free. Use input='host'."
+            f"Expected room for {copies * held:.1f} GiB of decoded images in 80% of the free "
+            f"memory; {free:.1f} GiB are free. Use input='host'."
         )
 
     def preprocess(encoded: tf.Tensor) -> tf.Tensor:
@@ -46,13 +49,18 @@ def read_images(dataset: Dataset, size: int | None) -> HostBatch:
         with tf.control_dependencies([check]):
             return tf.ensure_shape(tf.identity(image), (*shape, 3))
 
-    print(f"Reading {count:,} images ({needed:.2f} GiB) into the memory of every device.")
+    print(f"Reading {count:,} images ({held:.2f} GiB) into the memory of every device.")
     rows = np.arange(_BATCH)
     batches = EvalInput(
         dataset, preprocess, batch_size=_BATCH, rows=rows, prefetch=2, cache=False
     ).one_pass()
-    parts = list(batches)
-    return {key: np.concatenate([part[key] for part in parts])[:count] for key in parts[0]}
+    whole: HostBatch = {}
+    for start, batch in zip(range(0, count, _BATCH), batches, strict=True):
+        for key, part in batch.items():
+            if key not in whole:
+                whole[key] = np.empty((count, *part.shape[1:]), part.dtype)
+            whole[key][start : start + _BATCH] = part[: count - start]  # the last batch is padded
+    return whole
 
 
 def index_batches(

@@ -1,7 +1,9 @@
 """Data sets that the devices hold: their pixels and labels, their order, and what is refused."""
 
 import itertools
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -45,7 +47,12 @@ def test_images_of_other_sizes_are_squeezed_or_refused_by_name(tmp_path):
 
 def test_what_does_not_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):
     dataset = folder(tmp_path, [(8, 8)] * 4)
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 900})())
+    # The images of the host and a copy for each device.
+    needed = (1 + jax.local_device_count()) * 4 * 8 * 8 * 3 / 0.8
+    memory = SimpleNamespace(available=needed + 1)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    assert read_images(dataset, None)["images"].shape == (4, 8, 8, 3)
+    memory.available = needed - 1
     with pytest.raises(ValueError, match="80% of the free memory; .* Use input='host'"):
         read_images(dataset, None)
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from configs import cifar_fractions
 from mixer.batch import mixup_weight
@@ -61,7 +62,7 @@ def small_config(**changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"loss": "softmax", "mixup_alpha": 0.0},
+        {"loss": "softmax", "mixup_alpha": 0.0, "accumulation_steps": 3},
         {"loss": "sigmoid", "mixup_alpha": 0.5, "polyak_decay": 0.7},
         {"loss": "softmax", "mixup_alpha": 0.2, "model": {"gelu_approximate": False}},
     ],
@@ -89,7 +90,7 @@ def test_steps_are_ours(peer, changes):
             options.loss,
             num_classes=10,
             mixup_alpha=config.mixup_alpha,
-            accumulation_steps=1,
+            accumulation_steps=config.accumulation_steps,
             polyak_decay=config.polyak_decay,
             seed=config.seed,
         )
@@ -176,6 +177,7 @@ def test_a_run_starts_as_ours(peer):
 def test_a_run_learns_and_writes_our_metrics(peer, digits_config, tmp_path, capsys):
     config = digits_config
     config.model.stochastic_depth_rate = 0.1
+    config.train_crop = ConfigDict({"name": "padded_crop", "padding": 1})
     del config.num_epochs
     config.num_steps = 50
     config.eval_every = 40
@@ -212,20 +214,22 @@ def test_a_run_learns_and_writes_our_metrics(peer, digits_config, tmp_path, caps
         ("optimizer.decay", "staircase"),
         ("optimizer.mu_dtype", "bfloat16"),
         ("init_from", "mixer.npz"),
-        ("train_crop.name", "random_crop"),
+        ("train_crop.name", "inception_crop"),
+        ("randaugment.layers", 2),
     ],
 )
 def test_what_the_peer_does_not_have_is_refused(peer, key, value):
-    config = small_config()
+    config = small_config(train_crop={"name": "padded_crop", "padding": 1})
     config.update_from_flattened_dict({key: value})
-    with pytest.raises(ValueError, match=f"Expected {key} to be .*; got '{value}'"):
+    with pytest.raises(ValueError, match=f"Expected {key} to be .*; got {value!r}"):
         peer.recipe.check_recipe(config)
 
 
 @pytest.mark.slow
 def test_the_command_trains(data_dir, tmp_path):
-    command = [sys.executable, "-m", "tests.peers.train_timm", "--config=configs/digits.py"]
+    command = [sys.executable, "-m", "tests.peers.train_timm", "--config=configs/cifar.py:0.15M"]
     flags = [f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}", "--config.batch_size=32"]
+    flags += ["--config.dataset=digits", "--config.optimizer.warmup_steps=1"]
     flags += ["--steps=4", "--eval_every=2", "--seed=3"]
     result = run([*command, *flags], cwd=ROOT)
     assert result.returncode == 0, result.stderr

@@ -19,7 +19,8 @@ def check_recipe(config: ConfigDict) -> None:
         "optimizer.decay": ("linear", "cosine"),
         "optimizer.mu_dtype": ("float32",),
         "init_from": ("",),
-        "train_crop.name": ("padded_crop", "inception_crop"),
+        "train_crop.name": ("padded_crop",),
+        "randaugment.layers": (0,),
     }.items():
         value = functools.reduce(lambda section, name: section[name], key.split("."), config)
         if value not in supported:
@@ -81,11 +82,14 @@ class Training:
 
     `network` is trained, `eval_network` is evaluated: its average if the recipe has one. Images are
     uint8 `[B, H, W, 3]`, labels int64 `[B]`, on `device`, on which the computation is done. With
-    `compiled`, by torch.compile.
+    `compiled`, by torch.compile. A batch is computed in the config's `accumulation_steps` parts. On
+    a GPU, float32 products may use TF32, as in JAX by default.
     """
 
     def __init__(self, config: ConfigDict, num_classes: int, total_steps: int, *, compiled: bool):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device == "cuda":
+            torch.set_float32_matmul_precision("high")
         self._config = config
         self._num_classes = num_classes
         self._total_steps = total_steps
@@ -114,11 +118,15 @@ class Training:
         if weight < 1.0:  # mixed with the example before
             x, targets = (torch.lerp(part.roll(1, 0), part, weight) for part in (x, targets))
         self.network.train()
-        with self._autocast():
-            logits = self._forward(x)
-        loss = self._loss(logits.float(), targets) / len(images)
         self._optimizer.zero_grad()
-        loss.backward()
+        loss = torch.zeros((), device=self.device)
+        parts = (part.chunk(self._config.accumulation_steps) for part in (x, targets))
+        for part, its_targets in zip(*parts, strict=True):
+            with self._autocast():
+                logits = self._forward(part)
+            part_loss = self._loss(logits.float(), its_targets) / len(images)
+            part_loss.backward()
+            loss += part_loss.detach()
         if config.clip_global_norm:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_global_norm)
         for group in self._optimizer.param_groups:
@@ -127,7 +135,7 @@ class Training:
         if self.eval_network is not self.network:
             self.eval_network.update_parameters(self.network)
         self._steps += 1
-        return loss.detach()
+        return loss
 
     def evaluate(self, images: Any, labels: Any) -> dict[str, float]:
         """Returns `top1`, the mean `loss` and the `count` of all images of a split."""

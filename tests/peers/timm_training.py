@@ -36,7 +36,7 @@ def train(
     splits = {name: read_split(config, split)[:2] for name, split in config.eval_splits.items()}
     total_steps = count_steps(config, lambda: len(images))
     training = Training(config, classes, total_steps, compiled=compiled)
-    batches = train_batches(config, images, labels)
+    batches = train_batches(config, images.to(training.device), labels.to(training.device))
     workdir.mkdir(parents=True, exist_ok=True)
     with metrics.open("x") as file:
         write_config(workdir, to_plain(config))
@@ -49,8 +49,7 @@ def train(
         losses: list[Any] = []
         train_seconds, start = 0.0, time.monotonic()
         for step in range(1, total_steps + 1):
-            batch = (part.to(training.device) for part in next(batches))
-            losses.append(training.step(*batch, training.draw_weight()))
+            losses.append(training.step(*next(batches), training.draw_weight()))
             evaluates = step % config.eval_every == 0 or step == total_steps
             if not evaluates and step % config.log_every:
                 continue

@@ -4,9 +4,9 @@ python -m tests.peers.train_timm --config=configs/cifar.py:0.7M,cifar10 --workdi
     [--data_dir=DIR] [--steps=N] [--eval_every=K] [--seed=S] [--compiled]
 
 For accuracy against wall time beside ours: the same architecture, initialisation, loss, schedule,
-Adam, clipping, mixup, stochastic depth, crop and flip, with torchvision's RandAugment. All images
-are kept in memory. Writes metrics.jsonl in our format and config.json. Without the flags in
-brackets, the config says.
+Adam, clipping, mixup, stochastic depth, padded crop and flip, and as many parts of a batch. All
+images are kept on the device. Writes metrics.jsonl in our format and config.json. Without the flags
+in brackets, the config says.
 """
 
 import pathlib
