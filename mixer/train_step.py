@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
+from jax.sharding import PartitionSpec
 
 from mixer.batch import DeviceBatch, Draw, mix, mixup_weight, multi_hot, normalize_images, partner
 from mixer.losses import Loss
@@ -141,9 +143,25 @@ def _accumulate(
     def split(x: jax.Array) -> jax.Array:
         return jnp.swapaxes(x.reshape(-1, steps, *x.shape[1:]), 0, 1)
 
-    def add(total: Any, part: DeviceBatch) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, loss_and_grads(params, part)), None
+    def mean_of_parts(params: Any, batch: DeviceBatch) -> tuple[jax.Array, Any]:
+        def add(total: Any, part: DeviceBatch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, loss_and_grads(params, part)), None
 
-    zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-    total, _ = jax.lax.scan(add, zeros, jax.tree.map(split, batch))
-    return jax.tree.map(lambda x: x / steps, total)
+        zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+        total, _ = jax.lax.scan(add, zeros, jax.tree.map(split, batch))
+        mean: tuple[jax.Array, Any] = jax.tree.map(lambda x: x / steps, total)
+        return mean
+
+    mesh = jax.typeof(batch["images"]).sharding.mesh
+    if mesh.empty or mesh.size == 1 or mesh.shape["fsdp"] > 1:
+        return mean_of_parts(params, batch)
+
+    # Left to the partitioner, gradients would be summed over the devices after each part.
+    def on_each_device(params: Any, batch: DeviceBatch) -> Any:
+        flat, unravel = ravel_pytree(mean_of_parts(params, batch))
+        return unravel(jax.lax.pmean(flat, mesh.axis_names))
+
+    whole, divided = PartitionSpec(), PartitionSpec(mesh.axis_names)
+    return jax.shard_map(
+        on_each_device, mesh=mesh, in_specs=(whole, divided), out_specs=whole, check_vma=False
+    )(params, batch)
