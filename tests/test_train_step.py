@@ -7,6 +7,7 @@ import pytest
 
 from mixer.losses import Loss, sigmoid_cross_entropy, softmax_cross_entropy
 from mixer.optimizer import create_adam
+from mixer.rehearsal.communication import count_collectives
 from mixer.sharding import batch_sharding, create_mesh, replicated, state_sharding, to_global
 from mixer.train_state import create_train_state
 from mixer.train_step import make_train_step
@@ -160,7 +161,7 @@ def test_one_device_and_eight_agree_on_the_loss_over_20_steps(
     ("accumulation_steps", "fsdp"),
     [
         (4, 4),
-        pytest.param(4, 1, marks=pytest.mark.slow),
+        (4, 1),
         pytest.param(1, 8, marks=pytest.mark.slow),
     ],
 )
@@ -180,6 +181,14 @@ def test_parts_of_the_batch_and_of_the_state_change_only_rounding(
     assert kernel.addressable_shards[0].data.shape == (16, 32 // fsdp)
     moment = state.opt_state[1][0].mu["MixerBlock_0"]["channel_mixing"]["Dense_0"]["kernel"]
     assert moment.sharding == kernel.sharding
+
+
+def test_accumulated_gradients_are_summed_over_devices_once(tiny_mixer):
+    mesh = create_mesh()
+    state, step = start(tiny_mixer, mesh, accumulation_steps=4)
+    batch = to_global(host_batch(4 * mesh.size), batch_sharding(mesh))
+    program = step.lower(state, batch).compile().as_text()
+    assert count_collectives(program)["all-reduce"]["count"] == 1
 
 
 @pytest.mark.slow

@@ -33,10 +33,10 @@ def test_the_data_that_it_trains_on():
     assert config.eval_splits.to_dict() == {"minival": "train[96%:]", "test": "test"}
 
 
-def test_a_short_run_has_6400_steps_and_no_regularisation_for_more():
+def test_a_short_run_has_8000_steps_and_no_regularisation_for_more():
     config, short = cifar.get_config("0.7M,cifar100"), cifar.get_config("0.7M,cifar100,short")
     check_config(short)
-    assert (config.num_epochs, short.num_steps) == (300.0, 6400)
+    assert (config.num_epochs, short.num_steps) == (300.0, 8000)
     assert "num_epochs" not in short
     assert (config.mixup_alpha, short.mixup_alpha) == (0.5, 0.0)
     rates = [each.model.stochastic_depth_rate for each in (config, short)]
