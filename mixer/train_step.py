@@ -149,19 +149,24 @@ def _accumulate(
 
         zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
         total, _ = jax.lax.scan(add, zeros, jax.tree.map(split, batch))
-        mean: tuple[jax.Array, Any] = jax.tree.map(lambda x: x / steps, total)
-        return mean
+        loss, grads = jax.tree.map(lambda x: x / steps, total)
+        return loss, grads
 
     mesh = jax.typeof(batch["images"]).sharding.mesh
     if mesh.empty or mesh.size == 1 or mesh.shape["fsdp"] > 1:
         return mean_of_parts(params, batch)
 
-    # Left to the partitioner, gradients would be summed over the devices after each part.
+    # XLA's partitioner sums gradients over the devices after each part, and only the compiler for
+    # TPUs moves the sum out of the loop.
     def on_each_device(params: Any, batch: DeviceBatch) -> Any:
         flat, unravel = ravel_pytree(mean_of_parts(params, batch))
         return unravel(jax.lax.pmean(flat, mesh.axis_names))
 
     whole, divided = PartitionSpec(), PartitionSpec(mesh.axis_names)
-    return jax.shard_map(
+    summed_once = jax.shard_map(
         on_each_device, mesh=mesh, in_specs=(whole, divided), out_specs=whole, check_vma=False
-    )(params, batch)
+    )
+    mean: tuple[jax.Array, Any] = jax.lax.platform_dependent(
+        params, batch, cpu=summed_once, default=mean_of_parts
+    )
+    return mean
