@@ -125,7 +125,7 @@ def _device_input(cfg: ConfigReader, train_set: Any) -> tuple[Callable[[], HostB
     """Returns what reads the images that every device keeps, and what makes batches of them.
 
     Raises:
-      ValueError: an augmentation exists on the host alone, or damaged images shall be replaced.
+      ValueError: an augmentation or `replace_damaged` needs input=host.
     """
     from mixer.data import augment
     from mixer.data.on_device import read_images

@@ -156,8 +156,8 @@ def _accumulate(
     if mesh.empty or mesh.size == 1 or mesh.shape["fsdp"] > 1:
         return mean_of_parts(params, batch)
 
-    # XLA's partitioner sums gradients over the devices after each part, and only the compiler for
-    # TPUs moves the sum out of the loop.
+    # XLA's partitioner sums gradients over the devices after each part. The compiler for TPUs moves
+    # the sum out of the loop, the one for CPUs does not.
     def on_each_device(params: Any, batch: DeviceBatch) -> Any:
         flat, unravel = ravel_pytree(mean_of_parts(params, batch))
         return unravel(jax.lax.pmean(flat, mesh.axis_names))
